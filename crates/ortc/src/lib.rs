@@ -1,0 +1,1 @@
+//! Placeholder while the crate's first code is written.
