@@ -1,1 +1,20 @@
-//! Placeholder.
+//! What the end-to-end tests stand on: a server of their own, network namespaces, browsers, certificates.
+//!
+//! Everything started here ends with its owner, a panic included. Everything waited for has a deadline. A missing
+//! program or permission fails a test with the words to mend it; nothing is skipped.
+
+mod binaries;
+mod certificate;
+mod namespace;
+mod proc;
+mod scenario;
+mod server;
+
+pub use crate::{
+    binaries::{node, tureen, tureen_worker},
+    certificate::Certificate,
+    namespace::{Namespace, Network},
+    proc::{Listening, alive, children, kill, listening, open_descriptors, resident_bytes},
+    scenario::run_scenario,
+    server::{Server, ServerOptions},
+};

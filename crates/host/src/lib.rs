@@ -1,1 +1,16 @@
-//! Placeholder while the crate's first code is written.
+//! Runs rooms on this node: one task a room, which feeds the room's pure state with what happens and carries out
+//! what it decides through media workers.
+//!
+//! A [`Host`] owns its rooms' tasks and ends them all in [`Host::shutdown`]. A session is opened by
+//! [`Host::connect`]; dropping it is leaving. Nothing here decides who receives whom (`room` does) or knows how
+//! clients spell things (`signaling` does).
+
+mod actor;
+mod host;
+mod media_side;
+mod objects;
+mod session;
+
+pub use host::{ConnectError, Host, HostLimits, HostSettings, Totals};
+pub use media_side::MediaSettings;
+pub use session::{Session, SessionGone, ToClient};

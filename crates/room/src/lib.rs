@@ -1,1 +1,33 @@
-//! Placeholder while the crate's first code is written.
+//! Rooms as pure state.
+//!
+//! A [`Room`] is told what happened ([`Event`]) and when, and says what to do about it ([`Action`]). It owns who is
+//! in the room, what each peer sends and receives, who may receive whom ([`RoomType`]), and the limits on all of
+//! it. It never reads a clock, opens a socket, spawns a task or draws a random number, so that the whole of a
+//! room's life can be replayed from a list of events.
+//!
+//! The order of calls: `handle` for each event as it comes, its actions carried out in their order; between events
+//! `poll_timeout` says when [`Event::Timeout`] is due. Each [`Action::Media`] is answered by exactly one
+//! [`Event::MediaDone`] with the same [`OpId`], each [`Action::Ask`] by one [`Event::Answered`], unless the
+//! session or the router it belongs to is gone by then.
+
+mod error;
+mod event;
+mod id;
+mod limits;
+mod message;
+mod policy;
+mod room;
+
+pub use error::RoomError;
+pub use event::{
+    Action, ConsumerCreated, Counter, Event, MediaDone, MediaFailure, MediaOp, StatsOf, Volume,
+};
+pub use id::{
+    AskId, ConsumerId, IdError, OpId, PeerId, ProducerId, RequestId, RoomId, SessionId, TransportId,
+};
+pub use limits::Limits;
+pub use message::{
+    Device, Layers, Notification, PeerInfo, Reply, Request, ServerRequest, TransportInfo, close_code,
+};
+pub use policy::{MediaMatch, PolicyError, Role, RolePolicy, RoomType, Source};
+pub use room::{Held, Room};

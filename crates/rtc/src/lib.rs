@@ -1,1 +1,18 @@
-//! Placeholder while the crate's first code is written.
+//! Sans-IO protocol state of a conference: STUN and ICE, DTLS, SRTP, RTP and RTCP, codecs, streams.
+//!
+//! Nothing here opens a socket or reads a clock: bytes and instants are passed in, bytes and decisions come
+//! out. This crate depends on no sibling.
+
+pub mod codec;
+pub mod rate;
+pub mod remb;
+pub mod rtcp;
+pub mod rtp;
+pub mod sequence;
+pub mod srtp;
+pub mod stream;
+pub mod twcc;
+pub mod stun;
+pub mod certificate;
+pub mod dtls;
+pub mod ice;

@@ -1,1 +1,13 @@
-//! Placeholder while the crate's first code is written.
+//! How clients reach rooms: protoo frames over WebSocket, the methods of mediasoup-demo in both dialects, sessions.
+//!
+//! Nothing here knows who may receive whom, and nothing here touches a media worker: frames become the room's
+//! messages and back, within limits.
+
+mod codec;
+mod connection;
+mod dialect;
+mod gateway;
+mod limits;
+
+pub use gateway::{Gateway, SUBPROTOCOL};
+pub use limits::GatewayLimits;

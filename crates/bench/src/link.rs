@@ -1,0 +1,168 @@
+//! One synthetic transport as a tokio task: a UDP socket, an [`Endpoint`], and the streams it sends.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use tokio::net::UdpSocket;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::endpoint::{Endpoint, Identity};
+use crate::peer::Streams;
+use crate::router::RemoteTransport;
+use crate::source::Source;
+
+/// The longest datagram that anybody sends here.
+const MAX_DATAGRAM: usize = 2_048;
+
+/// A handle on the task. Dropping it drops the socket without a word to the server.
+#[derive(Debug)]
+pub struct Link {
+    transport_id: String,
+    connected: watch::Receiver<bool>,
+    sources: mpsc::Sender<Source>,
+    progress: Arc<Notify>,
+    task: JoinHandle<Result<()>>,
+}
+
+impl Link {
+    /// Binds a socket next to `remote` and starts ICE; DTLS follows by itself.
+    ///
+    /// # Errors
+    /// Where no socket can be bound.
+    pub async fn open(identity: &Arc<Identity>, remote: &RemoteTransport, streams: Streams) -> Result<Self> {
+        let local = if remote.address.is_ipv6() { "[::1]:0" } else { "127.0.0.1:0" };
+        let socket = UdpSocket::bind(local).await.context("cannot bind a loopback socket")?;
+        let endpoint = Endpoint::new(identity, remote, Instant::now())?;
+        let (connected_sender, connected) = watch::channel(false);
+        let (sources, source_queue) = mpsc::channel(4);
+        let progress = Arc::new(Notify::new());
+        let driver = Driver {
+            socket,
+            endpoint,
+            streams,
+            progress: Arc::clone(&progress),
+            connected: connected_sender,
+        };
+        let task = tokio::spawn(driver.run(source_queue));
+        Ok(Self { transport_id: remote.id.clone(), connected, sources, progress, task })
+    }
+
+    /// The server's id of this transport.
+    pub fn transport_id(&self) -> &str {
+        &self.transport_id
+    }
+
+    /// Waits for ICE and DTLS.
+    ///
+    /// # Errors
+    /// Where they take longer than `patience`, or failed.
+    pub async fn wait_connected(&self, patience: Duration) -> Result<()> {
+        let mut connected = self.connected.clone();
+        match tokio::time::timeout(patience, connected.wait_for(|&c| c)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => bail!("transport {} failed", self.transport_id),
+            Err(_) => bail!("transport {} not connected after {patience:?}", self.transport_id),
+        }
+    }
+
+    /// Starts to send a stream.
+    ///
+    /// # Errors
+    /// Where the transport has failed.
+    pub async fn add_source(&self, source: Source) -> Result<()> {
+        self.sources
+            .send(source)
+            .await
+            .ok()
+            .with_context(|| format!("transport {} failed", self.transport_id))
+    }
+
+    /// Completes when something more was received than at the time of the call.
+    pub fn progress(&self) -> impl Future<Output = ()> + use<> {
+        let progress = Arc::clone(&self.progress);
+        async move { progress.notified().await }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Driver {
+    socket: UdpSocket,
+    endpoint: Endpoint,
+    streams: Streams,
+    progress: Arc<Notify>,
+    connected: watch::Sender<bool>,
+}
+
+impl Driver {
+    async fn run(mut self, mut queue: mpsc::Receiver<Source>) -> Result<()> {
+        let mut sources: Vec<(Source, Instant)> = Vec::new();
+        let mut buffer = vec![0; MAX_DATAGRAM];
+        loop {
+            self.flush().await?;
+            let wake = sources.iter().map(|(_, due)| *due).chain([self.endpoint.next_timeout()]).min();
+            let wake = wake.unwrap_or_else(Instant::now);
+            tokio::select! {
+                received = self.socket.recv_from(&mut buffer) => {
+                    // A refused send of before shows here; the server may be between two lives.
+                    if let Ok((length, _)) = received {
+                        self.receive(&mut buffer[..length]);
+                    }
+                }
+                () = tokio::time::sleep_until(wake.into()) => self.wake(&mut sources).await?,
+                source = queue.recv() => match source {
+                    Some(source) => sources.push((source, Instant::now())),
+                    None => return Ok(()),
+                },
+            }
+        }
+    }
+
+    fn receive(&mut self, datagram: &mut [u8]) {
+        let streams = &self.streams;
+        let mut heard = false;
+        self.endpoint.handle_datagram(Instant::now(), datagram, |rtp| {
+            let mut streams = streams.lock().expect("no one panics while holding this lock");
+            streams.entry(rtp.ssrc).or_default().note(rtp.payload);
+            heard = true;
+        });
+        if heard {
+            self.progress.notify_waiters();
+        }
+        let connected = self.endpoint.profile().is_some();
+        self.connected.send_if_modified(|was| std::mem::replace(was, connected) != connected);
+    }
+
+    async fn wake(&mut self, sources: &mut [(Source, Instant)]) -> Result<()> {
+        let now = Instant::now();
+        self.endpoint.handle_timeout(now)?;
+        for (source, due) in sources.iter_mut().filter(|(_, due)| *due <= now) {
+            if self.endpoint.take_key_frame_request(source.ssrc()) {
+                source.request_key_frame();
+            }
+            for packet in source.frame() {
+                let remote = self.endpoint.remote();
+                let datagram = self.endpoint.protect_rtp(&packet.header, &packet.payload, packet.index)?;
+                // Lost like any other datagram where the server is away.
+                let _ = self.socket.send_to(datagram, remote).await;
+            }
+            *due += Duration::from_secs(1) / source.shape().frames_per_second;
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        let now = Instant::now();
+        let mut datagram = Vec::with_capacity(MAX_DATAGRAM);
+        while self.endpoint.poll_transmit(now, &mut datagram) {
+            let _ = self.socket.send_to(&datagram, self.endpoint.remote()).await;
+        }
+        Ok(())
+    }
+}

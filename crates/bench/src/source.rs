@@ -1,0 +1,245 @@
+//! Synthetic media: RTP packets that a worker takes for one VP8 or Opus stream.
+//!
+//! The payload descriptor is real (RFC 7741, RFC 7587); what follows it is a running number, so that a receiver can
+//! check what it decrypted against what was sent.
+
+use crate::router::Media;
+
+/// Bytes of a payload before its running number: the longest descriptor here, rounded up.
+pub const NUMBER_OFFSET: usize = 16;
+
+/// The shape of a stream.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// Video or audio.
+    pub media: Media,
+    /// Frames a second.
+    pub frames_per_second: u32,
+    /// Packets a frame.
+    pub packets_per_frame: u32,
+    /// Bytes of RTP payload a packet.
+    pub payload_bytes: usize,
+}
+
+impl Shape {
+    /// 30 frames/s of 6 x 1,100 B: the video of `anchors`.
+    pub const VIDEO: Self =
+        Self { media: Media::Video, frames_per_second: 30, packets_per_frame: 6, payload_bytes: 1_100 };
+    /// 50 packets/s of 100 B: the audio of `anchors`.
+    pub const AUDIO: Self =
+        Self { media: Media::Audio, frames_per_second: 50, packets_per_frame: 1, payload_bytes: 100 };
+    /// What a synthetic participant sends where only the flow matters: 10 frames/s of one packet.
+    pub const THIN_VIDEO: Self =
+        Self { media: Media::Video, frames_per_second: 10, packets_per_frame: 1, payload_bytes: 300 };
+
+    /// Packets a second.
+    pub fn packets_per_second(&self) -> u32 {
+        self.frames_per_second * self.packets_per_frame
+    }
+
+    fn clock_rate(&self) -> u32 {
+        if self.media == Media::Video { 90_000 } else { 48_000 }
+    }
+}
+
+/// One packet, in the clear: header and payload apart, as SRTP takes them.
+#[derive(Debug)]
+pub struct Packet {
+    /// The RTP header.
+    pub header: Vec<u8>,
+    /// The payload.
+    pub payload: Vec<u8>,
+    /// The 48-bit packet index (ROC and sequence number).
+    pub index: u64,
+}
+
+/// Makes a stream's packets, one frame after the other.
+#[derive(Debug)]
+pub struct Source {
+    shape: Shape,
+    ssrc: u32,
+    payload_type: u8,
+    mid: Option<(u8, String)>,
+    next_index: u64,
+    frame: u64,
+    key_frame_due: bool,
+}
+
+impl Source {
+    /// A stream that begins at sequence number 1 with a key frame. `mid` is the header extension's id and value.
+    pub fn new(shape: Shape, ssrc: u32, payload_type: u8, mid: Option<(u8, String)>) -> Self {
+        Self { shape, ssrc, payload_type, mid, next_index: 1, frame: 0, key_frame_due: true }
+    }
+
+    /// The stream's shape.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// The stream's SSRC.
+    pub fn ssrc(&self) -> u32 {
+        self.ssrc
+    }
+
+    /// Packets made so far.
+    pub fn packets(&self) -> u64 {
+        self.next_index - 1
+    }
+
+    /// Answers a PLI: the next frame is a key frame.
+    pub fn request_key_frame(&mut self) {
+        self.key_frame_due = true;
+    }
+
+    /// The next frame's packets.
+    pub fn frame(&mut self) -> Vec<Packet> {
+        let key = std::mem::take(&mut self.key_frame_due) && self.shape.media == Media::Video;
+        let count = self.shape.packets_per_frame;
+        let packets = (0..count).map(|i| self.packet(key, i == 0, i + 1 == count)).collect();
+        self.frame += 1;
+        packets
+    }
+
+    fn packet(&mut self, key: bool, first: bool, last: bool) -> Packet {
+        let index = self.next_index;
+        self.next_index += 1;
+        let timestamp =
+            (self.frame as u32).wrapping_mul(self.shape.clock_rate() / self.shape.frames_per_second);
+        let mut header = Vec::with_capacity(24);
+        let extension = if self.mid.is_some() { 0x10 } else { 0 };
+        let marker = if last && self.shape.media == Media::Video { 0x80 } else { 0 };
+        header.push(0x80 | extension);
+        header.push(marker | self.payload_type);
+        header.extend_from_slice(&(index as u16).to_be_bytes());
+        header.extend_from_slice(&timestamp.to_be_bytes());
+        header.extend_from_slice(&self.ssrc.to_be_bytes());
+        if let Some((id, mid)) = &self.mid {
+            // RFC 8285, one-byte form: element of 1..=16 bytes, padded to words.
+            let words = (1 + mid.len()).div_ceil(4);
+            header.extend_from_slice(&[0xbe, 0xde]);
+            header.extend_from_slice(&(words as u16).to_be_bytes());
+            header.push(id << 4 | (mid.len() as u8 - 1));
+            header.extend_from_slice(mid.as_bytes());
+            header.resize(16 + words * 4, 0);
+        }
+        let mut payload = match self.shape.media {
+            Media::Video => vp8_start(self.frame as u16, key, first),
+            Media::Audio => vec![0x78], // Opus TOC: CELT fullband, 20 ms, mono, one frame.
+        };
+        payload.resize(NUMBER_OFFSET, 0);
+        payload.extend_from_slice(&index.to_be_bytes());
+        payload.resize(self.shape.payload_bytes.max(NUMBER_OFFSET + 8), 0xa5);
+        Packet { header, payload, index }
+    }
+}
+
+/// VP8 payload descriptor (with a 15-bit picture id) and, in a frame's first packet, the frame header's first bytes.
+fn vp8_start(picture_id: u16, key: bool, first: bool) -> Vec<u8> {
+    let [high, low] = (picture_id & 0x7fff | 0x8000).to_be_bytes();
+    let mut bytes = vec![0x80 | if first { 0x10 } else { 0 }, 0x80, high, low];
+    if first {
+        // RFC 6386 section 9.1: bit 0 clear in a key frame, which goes on with the start code and 640x480.
+        bytes.extend_from_slice(if key {
+            &[0x10, 0, 0, 0x9d, 0x01, 0x2a, 0x80, 0x02, 0xe0, 0x01]
+        } else {
+            &[0x11, 0, 0]
+        });
+    }
+    bytes
+}
+
+/// The running number that [`Source`] wrote into a payload; `None` where the payload is too short.
+pub fn number(payload: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(payload.get(NUMBER_OFFSET..NUMBER_OFFSET + 8)?.try_into().ok()?))
+}
+
+/// What one receiver saw of one stream.
+#[derive(Debug, Clone, Default)]
+pub struct StreamCheck {
+    /// Packets received, repeats not counted.
+    pub received: u64,
+    /// Numbers left out so far; a late arrival is subtracted again.
+    pub missing: u64,
+    /// Packets seen before.
+    pub repeated: u64,
+    /// Packets whose payload was not what the source wrote.
+    pub damaged: u64,
+    first: Option<u64>,
+    highest: u64,
+    missing_numbers: std::collections::BTreeSet<u64>,
+}
+
+impl StreamCheck {
+    /// Takes note of one decrypted payload.
+    pub fn note(&mut self, payload: &[u8]) {
+        let intact = payload.get(NUMBER_OFFSET + 8..).is_some_and(|rest| rest.iter().all(|&b| b == 0xa5));
+        let Some(number) = number(payload).filter(|_| intact) else {
+            self.damaged += 1;
+            return;
+        };
+        match self.first {
+            None => (self.first, self.highest) = (Some(number), number),
+            Some(_) if number > self.highest => {
+                self.missing_numbers.extend(self.highest + 1..number);
+                self.highest = number;
+            }
+            Some(_) => {
+                if !self.missing_numbers.remove(&number) {
+                    self.repeated += 1;
+                    return;
+                }
+            }
+        }
+        self.received += 1;
+        self.missing = self.missing_numbers.len() as u64;
+    }
+
+    /// The highest running number seen.
+    pub fn highest(&self) -> u64 {
+        self.highest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn payloads(count: usize) -> Vec<Vec<u8>> {
+        let mut source = Source::new(Shape::AUDIO, 1, 100, None);
+        (0..count).flat_map(|_| source.frame()).map(|p| p.payload).collect()
+    }
+
+    #[test]
+    fn a_gap_is_missing_until_it_is_filled() {
+        let payloads = payloads(5);
+        let mut check = StreamCheck::default();
+        for i in [0, 1, 4] {
+            check.note(&payloads[i]);
+        }
+        assert_eq!((check.received, check.missing), (3, 2));
+        check.note(&payloads[2]);
+        check.note(&payloads[2]);
+        assert_eq!((check.received, check.missing, check.repeated), (4, 1, 1));
+    }
+
+    #[test]
+    fn a_changed_byte_is_damage() {
+        let mut payload = payloads(1).remove(0);
+        *payload.last_mut().unwrap() ^= 1;
+        let mut check = StreamCheck::default();
+        check.note(&payload);
+        assert_eq!((check.received, check.damaged), (0, 1));
+    }
+
+    #[test]
+    fn a_frame_ends_with_the_marker_and_only_the_first_is_a_key_frame() {
+        let mut source = Source::new(Shape::VIDEO, 1, 101, Some((1, "0".into())));
+        let frame = source.frame();
+        let markers: Vec<bool> = frame.iter().map(|p| p.header[1] & 0x80 != 0).collect();
+        assert_eq!(markers, [false, false, false, false, false, true]);
+        assert_eq!(frame[0].payload[4] & 1, 0, "key frame");
+        assert_eq!(source.frame()[0].payload[4] & 1, 1, "delta frame");
+        source.request_key_frame();
+        assert_eq!(source.frame()[0].payload[4] & 1, 0, "key frame on request");
+    }
+}

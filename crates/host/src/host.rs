@@ -1,0 +1,216 @@
+//! All rooms of this node: opened by the first who connects, ended by themselves.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use media::WorkerPool;
+use room::{Held, Limits, PeerId, Role, RoomId, RoomType, SessionId};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use crate::actor::RoomActor;
+use crate::media_side::MediaSettings;
+use crate::session::{Control, Inbox, OUTBOX, Permit, Session, ToClient};
+
+/// Messages that wait for one room. Senders wait when it is full, each holding at most one message.
+const INBOX: usize = 256;
+/// How often a connection is tried when rooms end under its hands. Each needs a room to end in that very moment.
+const CONNECT_ATTEMPTS: usize = 5;
+
+/// How many of what a host takes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostLimits {
+    /// Rooms open at once.
+    pub rooms: usize,
+    /// Sessions at once, over all rooms.
+    pub sessions: usize,
+}
+
+/// How a host runs its rooms.
+#[derive(Debug, Clone)]
+pub struct HostSettings {
+    /// The type of every room.
+    pub room_type: Arc<RoomType>,
+    /// The limits of every room.
+    pub room_limits: Arc<Limits>,
+    /// The limits of all rooms together.
+    pub limits: HostLimits,
+    /// What routers and transports are like.
+    pub media: MediaSettings,
+}
+
+/// Sums over all rooms.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Open rooms.
+    pub rooms: usize,
+    /// Sessions, in rooms or on the way in.
+    pub sessions: usize,
+    /// What the rooms hold.
+    pub held: Held,
+}
+
+/// Why a client was not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    /// The server's limit of sessions.
+    #[error("this server has its limit of {0} sessions: try again later")]
+    Sessions(usize),
+    /// The server's limit of rooms.
+    #[error("this server has its limit of {0} rooms: try again later, or join an existing one")]
+    Rooms(usize),
+    /// The server is on its way down.
+    #[error("this server is shutting down")]
+    ShuttingDown,
+    /// The room ended again and again.
+    #[error("the room is busy ending: try again")]
+    Busy,
+}
+
+/// The rooms of this node. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Host(Arc<Shared>);
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) settings: HostSettings,
+    pub(crate) pool: WorkerPool,
+    rooms: Mutex<HashMap<RoomId, Entry>>,
+    tasks: Mutex<JoinSet<()>>,
+    sessions: Arc<AtomicUsize>,
+    last_session: AtomicU64,
+    last_generation: AtomicU64,
+    closing: AtomicBool,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    generation: u64,
+    inbox: mpsc::Sender<Inbox>,
+    control: mpsc::UnboundedSender<Control>,
+    held: Arc<Mutex<Held>>,
+}
+
+impl Host {
+    /// A host without rooms, on these workers. Must be called within a tokio runtime.
+    pub fn new(pool: WorkerPool, settings: HostSettings) -> Self {
+        Self(Arc::new(Shared {
+            settings,
+            pool,
+            rooms: Mutex::default(),
+            tasks: Mutex::default(),
+            sessions: Arc::default(),
+            last_session: AtomicU64::new(0),
+            last_generation: AtomicU64::new(0),
+            closing: AtomicBool::new(false),
+        }))
+    }
+
+    /// Opens a session in a room, and the room if it is not there. The receiver is what the client is to be told,
+    /// in order; when it ends without [`ToClient::Close`], the client did not read fast enough.
+    pub async fn connect(
+        &self,
+        room: RoomId,
+        peer: PeerId,
+        role: Option<Role>,
+    ) -> Result<(Session, mpsc::Receiver<ToClient>), ConnectError> {
+        let limit = self.0.settings.limits.sessions;
+        let mut permit = Permit::take(&self.0.sessions, limit).ok_or(ConnectError::Sessions(limit))?;
+        for _ in 0..CONNECT_ATTEMPTS {
+            let entry = self.entry(&room)?;
+            let id = SessionId(self.0.last_session.fetch_add(1, Ordering::Relaxed) + 1);
+            // From here on the session leaves by being dropped, whatever happens to this future.
+            let session = Session { id, inbox: entry.inbox, control: entry.control, _permit: permit };
+            let (outbox, messages) = mpsc::channel(OUTBOX);
+            let (taken, answer) = oneshot::channel();
+            let connect =
+                Inbox::Connect { session: id, peer: peer.clone(), role: role.clone(), outbox, taken };
+            if session.inbox.send(connect).await.is_ok() && answer.await.is_ok() {
+                return Ok((session, messages));
+            }
+            drop(session);
+            permit = Permit::take(&self.0.sessions, limit).ok_or(ConnectError::Sessions(limit))?;
+        }
+        Err(ConnectError::Busy)
+    }
+
+    /// Sums over all rooms, for metrics.
+    pub fn totals(&self) -> Totals {
+        let mut totals =
+            Totals { sessions: self.0.sessions.load(Ordering::Acquire), ..Totals::default() };
+        for entry in lock(&self.0.rooms).values() {
+            let held = *lock(&entry.held);
+            totals.rooms += 1;
+            totals.held.peers += held.peers;
+            totals.held.joined += held.joined;
+            totals.held.transports += held.transports;
+            totals.held.producers += held.producers;
+            totals.held.consumers += held.consumers;
+            totals.held.deferred += held.deferred;
+        }
+        totals
+    }
+
+    /// Sends every client away, closes every room, and waits for that at most `deadline`. Whether all ended in time.
+    pub async fn shutdown(&self, deadline: Duration) -> bool {
+        self.0.closing.store(true, Ordering::Release);
+        for entry in lock(&self.0.rooms).values() {
+            let _ = entry.control.send(Control::Shutdown);
+        }
+        let mut tasks = std::mem::take(&mut *lock(&self.0.tasks));
+        let all = async { while tasks.join_next().await.is_some() {} };
+        tokio::time::timeout(deadline, all).await.is_ok()
+    }
+
+    fn entry(&self, room: &RoomId) -> Result<Entry, ConnectError> {
+        let mut rooms = lock(&self.0.rooms);
+        if let Some(entry) = rooms.get(room)
+            && !entry.inbox.is_closed()
+        {
+            return Ok(entry.clone());
+        }
+        // Read under the lock that shutdown takes next, so that no room opens behind its back.
+        if self.0.closing.load(Ordering::Acquire) {
+            return Err(ConnectError::ShuttingDown);
+        }
+        let limit = self.0.settings.limits.rooms;
+        if rooms.len() >= limit && !rooms.contains_key(room) {
+            return Err(ConnectError::Rooms(limit));
+        }
+        let generation = self.0.last_generation.fetch_add(1, Ordering::Relaxed) + 1;
+        let (inbox, inbox_end) = mpsc::channel(INBOX);
+        let (control, control_end) = mpsc::unbounded_channel();
+        let held = Arc::new(Mutex::new(Held::default()));
+        let actor = RoomActor::new(
+            room.clone(),
+            generation,
+            self.0.clone(),
+            inbox_end,
+            control_end,
+            held.clone(),
+        );
+        let mut tasks = lock(&self.0.tasks);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(actor.run());
+        let entry = Entry { generation, inbox, control, held };
+        rooms.insert(room.clone(), entry.clone());
+        Ok(entry)
+    }
+}
+
+impl Shared {
+    /// A room's last act before its inbox closes.
+    pub(crate) fn forget(&self, room: &RoomId, generation: u64) {
+        let mut rooms = lock(&self.rooms);
+        if rooms.get(room).is_some_and(|entry| entry.generation == generation) {
+            rooms.remove(room);
+        }
+    }
+}
+
+/// These locks guard plain maps and counts, valid at every instruction: a panic elsewhere does not spoil them.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

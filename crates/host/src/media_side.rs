@@ -1,0 +1,452 @@
+//! One room's media: carries out the room's operations on a worker, and turns what the worker tells into the room's
+//! events. Holds the handles; decides nothing.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use media::{
+    AudioLevelObserver, AudioLevelObserverOptions, Consumer, ConsumerEvent, ConsumerLayers,
+    ConsumerOptions, DtlsState, EventReceiver, EventSender, MediaError, MediaEvent, Producer,
+    ProducerEvent, ProducerOptions, RefusalKind, Router, RouterOptions, TransportEvent, WebRtcListen,
+    WebRtcServer, WebRtcTransport, WebRtcTransportOptions, WorkerPool,
+};
+use ortc::RtpCodecCapability;
+use room::{
+    ConsumerCreated, ConsumerId, Event, Layers, MediaDone, MediaFailure, MediaOp, OpId, ProducerId,
+    StatsOf, TransportId, TransportInfo, Volume,
+};
+use serde::Serialize;
+use tracing::warn;
+
+use crate::objects::Objects;
+
+/// Events of one room that wait to be read.
+const EVENTS: usize = 1024;
+/// Who speaks is told this often at most: quick enough to follow a talk, rare enough for big rooms.
+const VOLUME_INTERVAL_MS: u16 = 800;
+/// Below this there is silence, in dBov.
+const VOLUME_THRESHOLD: i8 = -80;
+
+/// How many workers are tried that die while they are asked for a router.
+const PLACE_ATTEMPTS: usize = 4;
+
+/// What routers and transports are like.
+#[derive(Debug, Clone)]
+pub struct MediaSettings {
+    /// What routers forward.
+    pub codecs: Vec<RtpCodecCapability>,
+    /// What congestion control towards a client begins with, in bit/s.
+    pub initial_outgoing_bitrate: u64,
+    /// How long after a client's last sign of life its ICE is called disconnected, in seconds.
+    pub ice_consent_timeout_s: u8,
+}
+
+impl Default for MediaSettings {
+    fn default() -> Self {
+        Self {
+            codecs: ortc::default_media_codecs(),
+            initial_outgoing_bitrate: 1_000_000,
+            ice_consent_timeout_s: 30,
+        }
+    }
+}
+
+/// Media work under way.
+pub(crate) type Work = Pin<Box<dyn Future<Output = Finished> + Send>>;
+
+type Outcomes = Pin<Box<dyn Future<Output = Result<Outcome, MediaFailure>> + Send>>;
+
+/// Media work that ended. Given back to [`MediaSide::finish`], which keeps the handles in it.
+pub(crate) struct Finished {
+    op: OpId,
+    /// Which of the room's routers it was done on.
+    generation: u64,
+    result: Result<Outcome, MediaFailure>,
+}
+
+enum Outcome {
+    /// Nothing to keep.
+    Plain(MediaDone),
+    Home(Home),
+    Transport(WebRtcTransport),
+    Producer(Producer, TransportId),
+    Consumer(Consumer, TransportId, ProducerId),
+}
+
+/// Where a room lives: a router on one worker.
+#[derive(Debug)]
+struct Home {
+    router: Router,
+    server: WebRtcServer,
+    /// `None` where the worker could not make one: then nobody is told who speaks.
+    volumes: Option<AudioLevelObserver>,
+}
+
+pub(crate) struct MediaSide {
+    pool: WorkerPool,
+    settings: MediaSettings,
+    events: EventSender,
+    home: Option<Home>,
+    generation: u64,
+    objects: Objects,
+}
+
+impl MediaSide {
+    pub(crate) fn new(pool: WorkerPool, settings: MediaSettings) -> (Self, EventReceiver) {
+        let (events, receiver) = media::event_queue(EVENTS);
+        let side = Self { pool, settings, events, home: None, generation: 0, objects: Objects::default() };
+        (side, receiver)
+    }
+
+    /// Begins an operation. Handles are looked up now; what closes is forgotten now.
+    pub(crate) fn start(&mut self, op: OpId, what: MediaOp) -> Work {
+        let generation = self.generation;
+        let work = self.work(what);
+        Box::pin(async move { Finished { op, generation, result: work.await } })
+    }
+
+    /// Keeps what an operation made, and says what the room is to be told. Nothing, if it belongs to a lost router.
+    pub(crate) fn finish(&mut self, finished: Finished) -> Option<Event> {
+        let Finished { op, generation, result } = finished;
+        if generation != self.generation {
+            return None;
+        }
+        let result = match result {
+            // Its WorkerDied came before it was ours, and was not taken for ours.
+            Ok(Outcome::Home(home)) if home.router.is_closed() => {
+                Err(MediaFailure::Unavailable("the media worker died".to_owned()))
+            }
+            other => other.map(|outcome| self.keep(outcome)),
+        };
+        if let Err(failure) = &result {
+            warn!(?failure, "media work failed");
+        }
+        Some(Event::MediaDone { op, result })
+    }
+
+    /// What the room is to be told of a worker's event.
+    pub(crate) fn translate(&mut self, event: MediaEvent) -> Option<Event> {
+        match event {
+            MediaEvent::Transport {
+                id,
+                event: TransportEvent::DtlsState(DtlsState::Closed | DtlsState::Failed),
+            } => Some(Event::TransportClosed(TransportId::new(id.as_str()))),
+            MediaEvent::Producer { id, event: ProducerEvent::Score(score) } => {
+                Some(Event::ProducerScore(ProducerId::new(id.as_str()), json(&score)))
+            }
+            MediaEvent::Consumer { id, event: ConsumerEvent::Score(score) } => {
+                Some(Event::ConsumerScore(ConsumerId::new(id.as_str()), json(&score)))
+            }
+            MediaEvent::Consumer { id, event: ConsumerEvent::LayersChange(layers) } => {
+                let layers =
+                    layers.map(|l| Layers { spatial: l.spatial_layer, temporal: l.temporal_layer });
+                Some(Event::ConsumerLayers(ConsumerId::new(id.as_str()), layers))
+            }
+            MediaEvent::Volumes { volumes, .. } => {
+                let volumes = volumes.into_iter().map(|volume| Volume {
+                    producer: ProducerId::new(volume.producer_id.as_str()),
+                    dbov: volume.volume,
+                });
+                Some(Event::Volumes(volumes.collect()))
+            }
+            MediaEvent::WorkerDied { id, .. } => {
+                let ours = self.home.as_ref().is_some_and(|home| *home.router.id() == id);
+                ours.then(|| self.lose_home())
+            }
+            MediaEvent::Lagged { lost } => {
+                warn!(lost, "worker events were lost: the room is overloaded");
+                let dead = self.home.as_ref().is_some_and(|home| home.router.is_closed());
+                dead.then(|| self.lose_home())
+            }
+            // The room knows these by its own hand, or has no use for them.
+            MediaEvent::Transport { .. }
+            | MediaEvent::Producer { .. }
+            | MediaEvent::Consumer { .. }
+            | MediaEvent::DominantSpeaker { .. } => None,
+        }
+    }
+
+    /// Lets go of everything: the router closes with its last handle, and all it has with it.
+    pub(crate) fn close(self) {
+        drop(self);
+    }
+
+    fn lose_home(&mut self) -> Event {
+        self.home = None;
+        self.objects = Objects::default();
+        self.generation += 1;
+        Event::RouterLost
+    }
+
+    fn keep(&mut self, outcome: Outcome) -> MediaDone {
+        match outcome {
+            Outcome::Plain(done) => done,
+            Outcome::Home(home) => {
+                let rtp_capabilities = Arc::new(home.router.rtp_capabilities().clone());
+                self.home = Some(home);
+                MediaDone::Router { rtp_capabilities }
+            }
+            Outcome::Transport(transport) => {
+                let id = TransportId::new(transport.transport().id().as_str());
+                let beginning = transport.beginning();
+                let info = TransportInfo {
+                    id: id.clone(),
+                    ice_parameters: beginning.ice_parameters.clone(),
+                    ice_candidates: beginning.ice_candidates.clone(),
+                    dtls_parameters: beginning.dtls_parameters.clone(),
+                };
+                self.objects.add_transport(id, transport);
+                MediaDone::Transport(Box::new(info))
+            }
+            Outcome::Producer(producer, transport) => {
+                let id = ProducerId::new(producer.id().as_str());
+                self.objects.add_producer(id.clone(), transport, producer);
+                MediaDone::Producer(id)
+            }
+            Outcome::Consumer(consumer, transport, producer) => {
+                let id = ConsumerId::new(consumer.id().as_str());
+                let created = ConsumerCreated {
+                    id: id.clone(),
+                    consumer_type: consumer.consumer_type(),
+                    rtp_parameters: Arc::new(consumer.rtp_parameters().clone()),
+                    score: json(&consumer.beginning().score),
+                };
+                self.objects.add_consumer(id, transport, producer, consumer);
+                MediaDone::Consumer(Box::new(created))
+            }
+        }
+    }
+
+    fn work(&mut self, what: MediaOp) -> Outcomes {
+        match what {
+            MediaOp::CreateRouter => self.create_router(),
+            MediaOp::CreateTransport { force_tcp } => self.create_transport(force_tcp),
+            MediaOp::ConnectTransport { transport, dtls_parameters } => {
+                self.on_transport(&transport, |transport| async move {
+                    transport.connect(&dtls_parameters).await.map(|_| MediaDone::Done)
+                })
+            }
+            MediaOp::RestartIce(transport) => self.on_transport(&transport, |transport| async move {
+                transport.restart_ice().await.map(MediaDone::IceParameters)
+            }),
+            MediaOp::CloseTransport(id) => match self.objects.remove_transport(&id) {
+                Some(transport) => done(async move { transport.transport().close().await }),
+                None => nothing_to_do(),
+            },
+            MediaOp::Produce { transport, kind, rtp_parameters } => {
+                let Some(handle) = self.objects.transport(&transport) else { return gone("transport") };
+                Box::pin(async move {
+                    let options = ProducerOptions::new(kind, *rtp_parameters);
+                    let producer = handle.transport().produce(options).await.map_err(failure)?;
+                    Ok(Outcome::Producer(producer, transport))
+                })
+            }
+            MediaOp::ObserveVolume(id) => {
+                let volumes = self.home.as_ref().and_then(|home| home.volumes.clone());
+                match (volumes, self.objects.producer(&id)) {
+                    (Some(volumes), Some(producer)) => {
+                        done(async move { volumes.add_producer(producer.id()).await })
+                    }
+                    _ => nothing_to_do(),
+                }
+            }
+            MediaOp::CloseProducer(id) => match self.objects.remove_producer(&id) {
+                Some(producer) => done(async move { producer.close().await }),
+                None => nothing_to_do(),
+            },
+            MediaOp::PauseProducer(id) => {
+                self.on_producer(&id, |producer| async move { producer.pause().await })
+            }
+            MediaOp::ResumeProducer(id) => {
+                self.on_producer(&id, |producer| async move { producer.resume().await })
+            }
+            MediaOp::Consume { transport, producer, rtp_capabilities } => {
+                self.consume(transport, producer, &rtp_capabilities)
+            }
+            MediaOp::CloseConsumer(id) => match self.objects.remove_consumer(&id) {
+                Some(consumer) => done(async move { consumer.close().await }),
+                None => nothing_to_do(),
+            },
+            MediaOp::PauseConsumer(id) => {
+                self.on_consumer(&id, |consumer| async move { consumer.pause().await })
+            }
+            MediaOp::ResumeConsumer(id) => {
+                self.on_consumer(&id, |consumer| async move { consumer.resume().await })
+            }
+            MediaOp::RequestKeyFrame(id) => {
+                self.on_consumer(&id, |consumer| async move { consumer.request_key_frame().await })
+            }
+            MediaOp::SetPreferredLayers(id, layers) => {
+                let layers =
+                    ConsumerLayers { spatial_layer: layers.spatial, temporal_layer: layers.temporal };
+                self.on_consumer(&id, move |consumer| async move {
+                    consumer.set_preferred_layers(layers).await.map(drop)
+                })
+            }
+            MediaOp::SetPriority(id, priority) => self
+                .on_consumer(&id, move |consumer| async move { consumer.set_priority(priority).await }),
+            MediaOp::Stats(of) => self.stats(of),
+        }
+    }
+
+    fn create_router(&mut self) -> Outcomes {
+        let (pool, events, media_codecs) =
+            (self.pool.clone(), self.events.clone(), self.settings.codecs.clone());
+        Box::pin(async move {
+            let mut attempt = 1;
+            let (placed, router) = loop {
+                let placed =
+                    pool.place().await.map_err(|error| MediaFailure::Unavailable(error.to_string()))?;
+                let options =
+                    RouterOptions { id: None, media_codecs: media_codecs.clone(), events: events.clone() };
+                match placed.worker.create_router(options).await {
+                    Ok(router) => break (placed, router),
+                    // It died under our hands: the pool knows by now, and has others.
+                    Err(MediaError::WorkerGone) if attempt < PLACE_ATTEMPTS => attempt += 1,
+                    Err(error) => return Err(failure(error)),
+                }
+            };
+            let options = AudioLevelObserverOptions {
+                max_entries: 1,
+                threshold: VOLUME_THRESHOLD,
+                interval_ms: VOLUME_INTERVAL_MS,
+            };
+            let volumes = match router.create_audio_level_observer(options).await {
+                Ok(volumes) => Some(volumes),
+                Err(error) => {
+                    warn!(%error, "no audio level observer: nobody is told who speaks");
+                    None
+                }
+            };
+            Ok(Outcome::Home(Home { router, server: placed.web_rtc_server, volumes }))
+        })
+    }
+
+    fn create_transport(
+        &mut self,
+        force_tcp: bool,
+    ) -> Outcomes {
+        let Some(home) = &self.home else { return gone("router") };
+        let router = home.router.clone();
+        let options = WebRtcTransportOptions {
+            enable_udp: !force_tcp,
+            initial_available_outgoing_bitrate: self.settings.initial_outgoing_bitrate,
+            ice_consent_timeout_s: self.settings.ice_consent_timeout_s,
+            ..WebRtcTransportOptions::new(WebRtcListen::Server(home.server.clone()))
+        };
+        Box::pin(async move {
+            router.create_web_rtc_transport(options).await.map(Outcome::Transport).map_err(failure)
+        })
+    }
+
+    fn consume(
+        &mut self,
+        transport: TransportId,
+        producer: ProducerId,
+        rtp_capabilities: &ortc::RtpCapabilities,
+    ) -> Outcomes {
+        let (Some(handle), Some(of)) =
+            (self.objects.transport(&transport), self.objects.producer(&producer))
+        else {
+            return gone("transport or producer");
+        };
+        let options = ConsumerOptions {
+            paused: true,
+            ..ConsumerOptions::new(of.id().clone(), rtp_capabilities.clone())
+        };
+        Box::pin(async move {
+            let consumer = handle.transport().consume(options).await.map_err(failure)?;
+            Ok(Outcome::Consumer(consumer, transport, producer))
+        })
+    }
+
+    fn stats(&mut self, of: StatsOf) -> Outcomes {
+        match of {
+            StatsOf::Transport(id) => self.on_transport(&id, |transport| async move {
+                transport.stats().await.map(|stats| MediaDone::Stats(json(&[stats])))
+            }),
+            StatsOf::Producer(id) => {
+                let Some(producer) = self.objects.producer(&id) else { return gone("producer") };
+                plain(async move { producer.stats().await.map(|stats| MediaDone::Stats(json(&stats))) })
+            }
+            StatsOf::Consumer(id) => {
+                let Some(consumer) = self.objects.consumer(&id) else { return gone("consumer") };
+                plain(async move { consumer.stats().await.map(|stats| MediaDone::Stats(json(&stats))) })
+            }
+        }
+    }
+
+    fn on_transport<F, A>(
+        &self,
+        id: &TransportId,
+        ask: F,
+    ) -> Outcomes
+    where
+        F: FnOnce(WebRtcTransport) -> A,
+        A: Future<Output = Result<MediaDone, MediaError>> + Send + 'static,
+    {
+        self.objects.transport(id).map_or_else(|| gone("transport"), |transport| plain(ask(transport)))
+    }
+
+    fn on_producer<F, A>(
+        &self,
+        id: &ProducerId,
+        ask: F,
+    ) -> Outcomes
+    where
+        F: FnOnce(Producer) -> A,
+        A: Future<Output = Result<(), MediaError>> + Send + 'static,
+    {
+        self.objects.producer(id).map_or_else(|| gone("producer"), |producer| done(ask(producer)))
+    }
+
+    fn on_consumer<F, A>(
+        &self,
+        id: &ConsumerId,
+        ask: F,
+    ) -> Outcomes
+    where
+        F: FnOnce(Consumer) -> A,
+        A: Future<Output = Result<(), MediaError>> + Send + 'static,
+    {
+        self.objects.consumer(id).map_or_else(|| gone("consumer"), |consumer| done(ask(consumer)))
+    }
+}
+
+fn plain(ask: impl Future<Output = Result<MediaDone, MediaError>> + Send + 'static) -> Outcomes {
+    Box::pin(async move { ask.await.map(Outcome::Plain).map_err(failure) })
+}
+
+fn done(ask: impl Future<Output = Result<(), MediaError>> + Send + 'static) -> Outcomes {
+    plain(async move { ask.await.map(|()| MediaDone::Done) })
+}
+
+fn nothing_to_do() -> Outcomes {
+    Box::pin(std::future::ready(Ok(Outcome::Plain(MediaDone::Done))))
+}
+
+fn gone(what: &'static str) -> Outcomes {
+    Box::pin(std::future::ready(Err(MediaFailure::Unavailable(format!("the {what} is gone")))))
+}
+
+fn failure(error: MediaError) -> MediaFailure {
+    let text = error.to_string();
+    match error {
+        MediaError::Negotiation(_)
+        | MediaError::Refused { kind: RefusalKind::Type, .. }
+        | MediaError::NoSuchProducer(_)
+        | MediaError::TooLong(_) => MediaFailure::Refused(text),
+        MediaError::WorkerGone | MediaError::Closed | MediaError::Timeout { .. } => {
+            MediaFailure::Unavailable(text)
+        }
+        MediaError::Refused { .. } | MediaError::UnexpectedAnswer(_) | MediaError::DuplicateId(_) => {
+            MediaFailure::Internal(text)
+        }
+    }
+}
+
+/// Statistics and scores are plain structs of numbers and text: they have a JSON form.
+fn json<T: Serialize + ?Sized>(value: &T) -> serde_json::Value {
+    serde_json::to_value(value).unwrap_or_default()
+}

@@ -1,0 +1,550 @@
+//! A pool of workers that are kept alive, each with a WebRtcServer on ports of its own.
+//!
+//! A worker that dies is started again: at once, then with growing delays, and in a crash loop only every half a
+//! minute. The pool never hands out a worker that is known to be dead. It does not know rooms: who lost a Router hears
+//! it as [`crate::MediaEvent::WorkerDied`] and asks for another place.
+
+use std::{
+    net::IpAddr,
+    num::NonZeroUsize,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use ortc::TransportProtocol;
+use serde::Serialize;
+use tokio::{
+    sync::{broadcast, watch},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    channel::lock,
+    crash_budget::{CrashBudget, Respawn},
+    error::{MediaError, SpawnError, WorkerExit},
+    object::ObjectCounts,
+    settings::{ListenInfo, WorkerSettings},
+    web_rtc_server::WebRtcServer,
+    worker::Worker,
+};
+
+/// How long [`WorkerPool::place`] waits for a worker when none is alive: several starts fit into it.
+const PLACE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Events kept for a slow subscriber; workers do not die faster than that.
+const EVENTS: usize = 256;
+
+/// How a pool of workers is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolSettings {
+    /// How each worker is started.
+    pub worker: WorkerSettings,
+    /// How many; `None` for one per core that this process may use, less one for the server, at least one.
+    pub workers: Option<NonZeroUsize>,
+    /// Where they listen.
+    pub listen: Vec<ListenAddress>,
+    /// The first worker's port, for UDP and TCP; the others take those that follow. `None` lets each worker choose
+    /// from its port range.
+    pub base_port: Option<u16>,
+    /// Whether clients without UDP may come by TCP.
+    pub tcp: bool,
+}
+
+/// An address that workers listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenAddress {
+    /// What is bound. To announce one address by several names, list it several times: each gets ports of its own.
+    pub ip: IpAddr,
+    /// What clients are told instead.
+    pub announced_address: Option<String>,
+}
+
+impl PoolSettings {
+    /// The number of workers that these settings mean on this machine.
+    #[must_use]
+    pub fn worker_count(&self) -> usize {
+        let allowed = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        self.workers.map_or_else(|| allowed.saturating_sub(1).max(1), NonZeroUsize::get)
+    }
+
+    /// What the worker of this index binds.
+    fn listen_infos(&self, index: usize) -> Result<Vec<ListenInfo>, PoolError> {
+        let mut infos = Vec::new();
+        for (position, address) in self.listen.iter().enumerate() {
+            let same_before = self.listen.iter().take(position).filter(|other| other.ip == address.ip).count();
+            let offset = same_before * self.worker_count() + index;
+            let port = match self.base_port {
+                None => 0,
+                Some(base) => u16::try_from(usize::from(base) + offset)
+                    .map_err(|_too_high| PoolError::Ports { base, workers: self.worker_count() })?,
+            };
+            let udp = ListenInfo {
+                announced_address: address.announced_address.clone(),
+                ..ListenInfo::new(TransportProtocol::Udp, address.ip, port)
+            };
+            let tcp = self.tcp.then(|| ListenInfo { protocol: TransportProtocol::Tcp, ..udp.clone() });
+            infos.push(udp);
+            infos.extend(tcp);
+        }
+        Ok(infos)
+    }
+}
+
+/// Why there is no pool, or no worker in it.
+#[derive(Debug, thiserror::Error)]
+pub enum PoolError {
+    /// No address to listen on was given.
+    #[error("no address to listen on is set for media")]
+    NoListenAddress,
+    /// There are not enough ports above the first.
+    #[error("{workers} workers do not find ports from {base} on; set a lower one")]
+    Ports {
+        /// The first port.
+        base: u16,
+        /// How many workers there are.
+        workers: usize,
+    },
+    /// A worker did not start.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    /// A worker started, but cannot listen.
+    #[error("worker {index} cannot listen for media: {source} (check the listen addresses and ports of media)")]
+    Listen {
+        /// Which.
+        index: usize,
+        /// What it said.
+        source: MediaError,
+    },
+    /// No worker is alive, and none came to life in time.
+    #[error("no media worker is running; the log says why they ended")]
+    NoWorker,
+}
+
+/// A worker with its sockets: where a room's Router is made.
+#[derive(Debug, Clone)]
+pub struct Placed {
+    /// Which of the pool's.
+    pub index: usize,
+    /// The worker.
+    pub worker: Worker,
+    /// Its sockets.
+    pub web_rtc_server: WebRtcServer,
+}
+
+/// Where one would like to be placed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PlacementHint {
+    /// Here, unless it bears far more than the others.
+    pub prefer: Option<usize>,
+    /// Not here, unless there is no other.
+    pub avoid: Option<usize>,
+}
+
+/// What happens in a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PoolEvent {
+    /// A worker ended unasked.
+    WorkerDied {
+        /// Which.
+        index: usize,
+        /// Its process.
+        pid: u32,
+        /// How.
+        exit: WorkerExit,
+        /// What it held.
+        lost: ObjectCounts,
+    },
+    /// A worker took a dead one's place.
+    WorkerRespawned {
+        /// Which.
+        index: usize,
+        /// Its process.
+        pid: u32,
+        /// How long there was none.
+        absent: Duration,
+    },
+    /// Starting it again has not helped: it rests.
+    CrashLooping {
+        /// Which.
+        index: usize,
+        /// Until the next try.
+        pause: Duration,
+    },
+}
+
+/// How a worker of a pool is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum WorkerState {
+    /// It serves.
+    Running,
+    /// It died, and will be back soon.
+    Respawning,
+    /// It died too often, and is tried again now and then.
+    CrashLooping,
+    /// The pool is closed.
+    Closed,
+}
+
+/// What there is to know of a worker of a pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkerStatus {
+    /// Which.
+    pub index: usize,
+    /// How it is.
+    pub state: WorkerState,
+    /// Its process, while it runs.
+    pub pid: Option<u32>,
+    /// How often it died.
+    pub deaths: u64,
+    /// What it holds.
+    pub objects: ObjectCounts,
+}
+
+/// The pool. Clones are handles of the same one; [`WorkerPool::close`] ends it.
+#[derive(Debug, Clone)]
+pub struct WorkerPool(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    settings: PoolSettings,
+    slots: Vec<Mutex<Slot>>,
+    /// Grows whenever a slot changes, for those who wait.
+    changes: watch::Sender<u64>,
+    events: broadcast::Sender<PoolEvent>,
+    closing: watch::Sender<bool>,
+    supervisors: Mutex<JoinSet<()>>,
+    next_tie: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Slot {
+    state: WorkerState,
+    placed: Option<Placed>,
+    deaths: u64,
+}
+
+impl WorkerPool {
+    /// Starts all workers, and waits until they listen.
+    ///
+    /// # Errors
+    /// [`PoolError`]: when one does not start, all are ended.
+    pub async fn start(settings: PoolSettings) -> Result<Self, PoolError> {
+        if settings.listen.is_empty() {
+            return Err(PoolError::NoListenAddress);
+        }
+        let count = settings.worker_count();
+        let mut starting = JoinSet::new();
+        for index in 0..count {
+            let settings = settings.clone();
+            starting.spawn(async move { start_worker(&settings, index).await });
+        }
+        let mut placed = Vec::with_capacity(count);
+        while let Some(started) = starting.join_next().await {
+            // Dropping the others ends them.
+            placed.push(started.expect("starting a worker neither panics nor is aborted")?);
+        }
+        placed.sort_by_key(|placed| placed.index);
+        let slots = placed
+            .iter()
+            .map(|placed| {
+                Mutex::new(Slot { state: WorkerState::Running, placed: Some(placed.clone()), deaths: 0 })
+            })
+            .collect();
+        let pool = Self(Arc::new(Inner {
+            settings,
+            slots,
+            changes: watch::Sender::new(0),
+            events: broadcast::Sender::new(EVENTS),
+            closing: watch::Sender::new(false),
+            supervisors: Mutex::default(),
+            next_tie: AtomicUsize::new(0),
+        }));
+        let mut supervisors = lock(&pool.0.supervisors);
+        for first in placed {
+            supervisors.spawn(supervise(Arc::clone(&pool.0), first));
+        }
+        drop(supervisors);
+        Ok(pool)
+    }
+
+    /// How many workers there are, alive or not.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.0.slots.len()
+    }
+
+    /// The live worker that bears least. When none is alive, waits a few seconds for one.
+    ///
+    /// # Errors
+    /// [`PoolError::NoWorker`].
+    pub async fn place(&self) -> Result<Placed, PoolError> {
+        self.place_near(PlacementHint::default()).await
+    }
+
+    /// As [`WorkerPool::place`], with a wish.
+    ///
+    /// # Errors
+    /// [`PoolError::NoWorker`].
+    pub async fn place_near(&self, hint: PlacementHint) -> Result<Placed, PoolError> {
+        let mut changes = self.0.changes.subscribe();
+        let waiting = async {
+            loop {
+                changes.mark_unchanged();
+                if let Some(placed) = self.0.choose(hint) {
+                    return Ok(placed);
+                }
+                if !self.0.may_recover() || changes.changed().await.is_err() {
+                    return Err(PoolError::NoWorker);
+                }
+            }
+        };
+        timeout(PLACE_DEADLINE, waiting).await.unwrap_or(Err(PoolError::NoWorker))
+    }
+
+    /// What happens from now on.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<PoolEvent> {
+        self.0.events.subscribe()
+    }
+
+    /// How the workers are.
+    #[must_use]
+    pub fn status(&self) -> Vec<WorkerStatus> {
+        let status = |(index, slot): (usize, &Mutex<Slot>)| {
+            let slot = lock(slot);
+            let worker = slot.placed.as_ref().map(|placed| &placed.worker);
+            WorkerStatus {
+                index,
+                state: slot.state,
+                pid: worker.map(Worker::pid),
+                deaths: slot.deaths,
+                objects: worker.map(Worker::object_counts).unwrap_or_default(),
+            }
+        };
+        self.0.slots.iter().enumerate().map(status).collect()
+    }
+
+    /// Ends all workers in order, and waits for it.
+    pub async fn close(&self) {
+        self.0.closing.send_replace(true);
+        let mut supervisors = std::mem::take(&mut *lock(&self.0.supervisors));
+        while supervisors.join_next().await.is_some() {}
+    }
+}
+
+impl Inner {
+    fn choose(&self, hint: PlacementHint) -> Option<Placed> {
+        let alive: Vec<(Placed, usize)> = self
+            .slots
+            .iter()
+            .filter_map(|slot| lock(slot).placed.clone())
+            .filter(|placed| placed.worker.is_running())
+            .map(|placed| {
+                let load = load(placed.worker.object_counts());
+                (placed, load)
+            })
+            .collect();
+        let loads: Vec<(usize, usize)> = alive.iter().map(|(placed, load)| (placed.index, *load)).collect();
+        let chosen = choose_index(&loads, hint, self.next_tie.fetch_add(1, Ordering::Relaxed))?;
+        alive.into_iter().map(|(placed, _)| placed).find(|placed| placed.index == chosen)
+    }
+
+    /// Whether waiting may help: some worker is not in a crash loop.
+    fn may_recover(&self) -> bool {
+        self.slots.iter().any(|slot| matches!(lock(slot).state, WorkerState::Running | WorkerState::Respawning))
+    }
+
+    fn set(&self, index: usize, change: impl FnOnce(&mut Slot)) {
+        if let Some(slot) = self.slots.get(index) {
+            change(&mut lock(slot));
+            self.changes.send_modify(|changes| *changes += 1);
+        }
+    }
+
+    fn tell(&self, event: PoolEvent) {
+        // Nobody may be listening.
+        let _ = self.events.send(event);
+    }
+}
+
+/// What a worker bears. An empty Router counts for those who will fill it, so that rooms opened together are spread.
+fn load(counts: ObjectCounts) -> usize {
+    counts.consumers + counts.transports + 2 * counts.producers + 8 * counts.routers
+}
+
+/// The least loaded of these (index, load) pairs; of equals, they take turns.
+fn choose_index(loads: &[(usize, usize)], hint: PlacementHint, turn: usize) -> Option<usize> {
+    let others: Vec<_> = loads.iter().filter(|(index, _)| Some(*index) != hint.avoid).copied().collect();
+    let candidates = if others.is_empty() { loads } else { &others };
+    let least = candidates.iter().map(|(_, load)| *load).min()?;
+    if let Some((index, load)) = candidates.iter().find(|(index, _)| Some(*index) == hint.prefer)
+        && *load <= least.saturating_mul(2).saturating_add(64)
+    {
+        return Some(*index);
+    }
+    let equals: Vec<usize> = candidates.iter().filter(|(_, load)| *load == least).map(|(index, _)| *index).collect();
+    equals.get(turn % equals.len().max(1)).copied()
+}
+
+async fn start_worker(settings: &PoolSettings, index: usize) -> Result<Placed, PoolError> {
+    let listen = settings.listen_infos(index)?;
+    let worker = Worker::spawn(&settings.worker).await?;
+    let web_rtc_server = worker
+        .create_web_rtc_server(&listen)
+        .await
+        .map_err(|source| PoolError::Listen { index, source })?;
+    Ok(Placed { index, worker, web_rtc_server })
+}
+
+/// Keeps one worker alive until the pool closes.
+async fn supervise(pool: Arc<Inner>, first: Placed) {
+    let index = first.index;
+    let mut closing = pool.closing.subscribe();
+    let mut budget = CrashBudget::default();
+    let mut placed = first;
+    loop {
+        let started = Instant::now();
+        let exit = tokio::select! {
+            exit = placed.worker.exited() => exit,
+            () = until_closing(&mut closing) => {
+                pool.set(index, |slot| {
+                    slot.state = WorkerState::Closed;
+                    slot.placed = None;
+                });
+                placed.worker.close().await;
+                return;
+            }
+        };
+        let died = Instant::now();
+        let (pid, lost) = (placed.worker.pid(), placed.worker.lost());
+        pool.set(index, |slot| {
+            slot.state = WorkerState::Respawning;
+            slot.placed = None;
+            slot.deaths += 1;
+        });
+        tracing::error!(
+            index, pid, %exit, routers = lost.routers, transports = lost.transports, producers = lost.producers,
+            consumers = lost.consumers, "a media worker died; its rooms move to another"
+        );
+        pool.tell(PoolEvent::WorkerDied { index, pid, exit, lost });
+        drop(placed);
+        let respawned = tokio::select! {
+            respawned = respawn(&pool, index, &mut budget, died - started) => respawned,
+            () = until_closing(&mut closing) => {
+                pool.set(index, |slot| slot.state = WorkerState::Closed);
+                return;
+            }
+        };
+        let absent = died.elapsed();
+        let pid = respawned.worker.pid();
+        pool.set(index, |slot| {
+            slot.state = WorkerState::Running;
+            slot.placed = Some(respawned.clone());
+        });
+        tracing::info!(index, pid, absent_ms = absent.as_millis(), "a media worker took the dead one's place");
+        pool.tell(PoolEvent::WorkerRespawned { index, pid, absent });
+        placed = respawned;
+    }
+}
+
+async fn until_closing(closing: &mut watch::Receiver<bool>) {
+    // The sender lives as long as the pool, which the caller holds.
+    let _ = closing.wait_for(|closing| *closing).await;
+}
+
+/// Tries until one runs.
+async fn respawn(pool: &Inner, index: usize, budget: &mut CrashBudget, mut ran: Duration) -> Placed {
+    loop {
+        match budget.died(Instant::now(), ran, rand::random()) {
+            Respawn::After(delay) => sleep(delay).await,
+            Respawn::CrashLooping(pause) => {
+                pool.set(index, |slot| slot.state = WorkerState::CrashLooping);
+                tracing::error!(
+                    index,
+                    pause_s = pause.as_secs(),
+                    binary = %pool.settings.worker.binary.display(),
+                    "a media worker keeps dying and is left alone for a while. What it said last is above, on lines of \
+                     target `worker`; raise the worker's log level for more. Settings to check: worker binary, media \
+                     listen addresses and ports, DTLS certificate and key files"
+                );
+                pool.tell(PoolEvent::CrashLooping { index, pause });
+                sleep(pause).await;
+            }
+        }
+        match start_worker(&pool.settings, index).await {
+            Ok(placed) => return placed,
+            Err(error) => {
+                tracing::error!(index, %error, "a media worker did not start");
+                ran = Duration::ZERO;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(listen: &[(&str, Option<&str>)], workers: usize) -> PoolSettings {
+        PoolSettings {
+            worker: WorkerSettings::new("worker"),
+            workers: NonZeroUsize::new(workers),
+            listen: listen
+                .iter()
+                .map(|(ip, announced)| ListenAddress {
+                    ip: ip.parse().unwrap(),
+                    announced_address: announced.map(str::to_owned),
+                })
+                .collect(),
+            base_port: Some(40_000),
+            tcp: true,
+        }
+    }
+
+    #[test]
+    fn every_worker_has_ports_of_its_own_on_every_address() {
+        let settings = settings(&[("192.0.2.1", Some("a.example")), ("2001:db8::1", None), ("192.0.2.1", None)], 3);
+        let mut bound = std::collections::HashSet::new();
+        for index in 0..3 {
+            let infos = settings.listen_infos(index).unwrap();
+            assert_eq!(infos.len(), 6);
+            assert_eq!(infos[0].announced_address.as_deref(), Some("a.example"));
+            for info in infos {
+                assert!(bound.insert((info.protocol, info.ip, info.port)), "bound twice: {info:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn ports_beyond_the_last_are_an_error() {
+        let settings = PoolSettings { base_port: Some(65_535), ..settings(&[("127.0.0.1", None)], 2) };
+        assert!(settings.listen_infos(0).is_ok());
+        assert!(matches!(settings.listen_infos(1), Err(PoolError::Ports { base: 65_535, workers: 2 })));
+    }
+
+    #[test]
+    fn the_least_loaded_worker_is_chosen_and_equals_take_turns() {
+        let none = PlacementHint::default();
+        assert_eq!(choose_index(&[], none, 0), None);
+        assert_eq!(choose_index(&[(0, 5), (1, 2), (2, 9)], none, 7), Some(1));
+        let turns = [0, 1, 2, 3].map(|turn| choose_index(&[(0, 4), (1, 4), (2, 5)], none, turn));
+        assert_eq!(turns, [Some(0), Some(1), Some(0), Some(1)]);
+    }
+
+    #[test]
+    fn hints_are_followed_while_they_make_sense() {
+        let avoid = PlacementHint { avoid: Some(1), prefer: None };
+        assert_eq!(choose_index(&[(0, 5), (1, 2)], avoid, 0), Some(0));
+        assert_eq!(choose_index(&[(1, 2)], avoid, 0), Some(1));
+        let prefer = PlacementHint { avoid: None, prefer: Some(0) };
+        assert_eq!(choose_index(&[(0, 60), (1, 2)], prefer, 0), Some(0));
+        assert_eq!(choose_index(&[(0, 600), (1, 2)], prefer, 0), Some(1));
+        assert_eq!(choose_index(&[(2, 600)], prefer, 0), Some(2));
+    }
+}

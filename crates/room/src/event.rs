@@ -1,0 +1,280 @@
+//! The two alphabets of a room: what happens to it, and what it wants done.
+
+use std::sync::Arc;
+
+use ortc::{ConsumerType, DtlsParameters, IceParameters, MediaKind, RtpCapabilities, RtpParameters};
+
+use crate::error::RoomError;
+use crate::id::{AskId, ConsumerId, OpId, PeerId, ProducerId, RequestId, SessionId, TransportId};
+use crate::message::{Layers, Notification, Reply, Request, ServerRequest, TransportInfo};
+use crate::policy::Role;
+
+/// Something happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A client opened a session. One with the same peer id is replaced.
+    Connected {
+        /// The new session.
+        session: SessionId,
+        /// Who it says it is.
+        peer: PeerId,
+        /// The role it was given; the room type's default otherwise.
+        role: Option<Role>,
+    },
+    /// A session ended, whatever the reason.
+    Disconnected(SessionId),
+    /// A client asks.
+    Request {
+        /// Who.
+        session: SessionId,
+        /// The tag of its answer.
+        request: RequestId,
+        /// What.
+        message: Request,
+    },
+    /// A client answered an [`Action::Ask`], or did not in time (`accepted` is false then).
+    Answered {
+        /// Who.
+        session: SessionId,
+        /// Which question.
+        ask: AskId,
+        /// Yes or no.
+        accepted: bool,
+    },
+    /// Work of an [`Action::Media`] ended.
+    MediaDone {
+        /// Which.
+        op: OpId,
+        /// How.
+        result: Result<MediaDone, MediaFailure>,
+    },
+    /// The worker sees the score of a producer change.
+    ProducerScore(ProducerId, serde_json::Value),
+    /// The worker sees the score of a consumer change.
+    ConsumerScore(ConsumerId, serde_json::Value),
+    /// The worker forwards other layers now.
+    ConsumerLayers(ConsumerId, Option<Layers>),
+    /// The loudest audio producers, loudest first; empty on silence.
+    Volumes(Vec<Volume>),
+    /// A transport ended for good: its client closed DTLS, or DTLS failed.
+    TransportClosed(TransportId),
+    /// The worker is gone, and the router and everything in it with it.
+    RouterLost,
+    /// The time that `poll_timeout` gave has come.
+    Timeout,
+    /// The server stops.
+    Shutdown,
+}
+
+/// The level of one audio producer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// Which.
+    pub producer: ProducerId,
+    /// In dBov, -127 (silent) to 0.
+    pub dbov: i8,
+}
+
+/// Something is to be done, in this order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Answer a client.
+    Reply {
+        /// Whom.
+        session: SessionId,
+        /// Which request.
+        request: RequestId,
+        /// What.
+        result: Result<Reply, RoomError>,
+    },
+    /// Tell a client.
+    Notify {
+        /// Whom.
+        session: SessionId,
+        /// What.
+        notification: Notification,
+    },
+    /// Ask a client.
+    Ask {
+        /// Whom.
+        session: SessionId,
+        /// The tag of its answer.
+        ask: AskId,
+        /// What.
+        request: ServerRequest,
+    },
+    /// End a session. The room has forgotten it already.
+    CloseSession {
+        /// Which.
+        session: SessionId,
+        /// See [`crate::close_code`].
+        code: u16,
+        /// For people.
+        reason: &'static str,
+    },
+    /// Have media work done. Operations on one object take effect in the order given.
+    Media {
+        /// The tag of its completion.
+        op: OpId,
+        /// What.
+        what: MediaOp,
+    },
+    /// Count something that operators should see.
+    Count(Counter),
+    /// The room is over: close its router and forget it.
+    CloseRoom,
+}
+
+/// Things worth a metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counter {
+    /// A peer joined.
+    Joined,
+    /// A connection took over from an older one of the same peer.
+    Replaced,
+    /// A room lost its router.
+    RouterLost,
+    /// A producer was not forwarded to a peer, because that one has too many consumers.
+    ConsumerOverLimit,
+    /// A client refused a consumer, or did not answer.
+    ConsumerRefused,
+    /// A producer could not be consumed by a peer.
+    ConsumeFailed,
+    /// Media work failed.
+    MediaFailed,
+}
+
+impl Counter {
+    /// The metric's label.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Joined => "joined",
+            Self::Replaced => "replaced",
+            Self::RouterLost => "router_lost",
+            Self::ConsumerOverLimit => "consumer_over_limit",
+            Self::ConsumerRefused => "consumer_refused",
+            Self::ConsumeFailed => "consume_failed",
+            Self::MediaFailed => "media_failed",
+        }
+    }
+}
+
+/// Media work.
+#[derive(Debug, Clone, PartialEq)]
+pub enum MediaOp {
+    /// A router on any live worker. Answered by [`MediaDone::Router`].
+    CreateRouter,
+    /// Answered by [`MediaDone::Transport`].
+    CreateTransport {
+        /// TCP candidates only.
+        force_tcp: bool,
+    },
+    /// The client's side of DTLS.
+    ConnectTransport {
+        /// Which.
+        transport: TransportId,
+        /// Role and fingerprints.
+        dtls_parameters: DtlsParameters,
+    },
+    /// Answered by [`MediaDone::IceParameters`].
+    RestartIce(TransportId),
+    /// Close it and everything on it.
+    CloseTransport(TransportId),
+    /// Answered by [`MediaDone::Producer`].
+    Produce {
+        /// On which transport.
+        transport: TransportId,
+        /// What.
+        kind: MediaKind,
+        /// How.
+        rtp_parameters: Box<RtpParameters>,
+    },
+    /// Report this audio producer in [`Event::Volumes`].
+    ObserveVolume(ProducerId),
+    /// Close it, and all its consumers.
+    CloseProducer(ProducerId),
+    /// Let it send nothing.
+    PauseProducer(ProducerId),
+    /// Let it send.
+    ResumeProducer(ProducerId),
+    /// Consume, paused. Answered by [`MediaDone::Consumer`]; refused when the capabilities do not fit.
+    Consume {
+        /// On which transport.
+        transport: TransportId,
+        /// What.
+        producer: ProducerId,
+        /// What the receiver can do.
+        rtp_capabilities: Arc<RtpCapabilities>,
+    },
+    /// Close it.
+    CloseConsumer(ConsumerId),
+    /// Let it receive nothing.
+    PauseConsumer(ConsumerId),
+    /// Let it receive.
+    ResumeConsumer(ConsumerId),
+    /// Ask the sender for a key frame.
+    RequestKeyFrame(ConsumerId),
+    /// The highest layers wanted.
+    SetPreferredLayers(ConsumerId, Layers),
+    /// 1 to 255.
+    SetPriority(ConsumerId, u8),
+    /// Answered by [`MediaDone::Stats`].
+    Stats(StatsOf),
+}
+
+/// What numbers are asked about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StatsOf {
+    /// A transport.
+    Transport(TransportId),
+    /// A producer.
+    Producer(ProducerId),
+    /// A consumer.
+    Consumer(ConsumerId),
+}
+
+/// Media work that succeeded.
+#[derive(Debug, Clone, PartialEq)]
+pub enum MediaDone {
+    /// Nothing more to say.
+    Done,
+    /// There is a router now.
+    Router {
+        /// What it can forward.
+        rtp_capabilities: Arc<RtpCapabilities>,
+    },
+    /// There is a transport now.
+    Transport(Box<TransportInfo>),
+    /// New ICE credentials.
+    IceParameters(IceParameters),
+    /// There is a producer now.
+    Producer(ProducerId),
+    /// There is a consumer now.
+    Consumer(Box<ConsumerCreated>),
+    /// Numbers.
+    Stats(serde_json::Value),
+}
+
+/// A new consumer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ConsumerCreated {
+    /// Its id.
+    pub id: ConsumerId,
+    /// simple, simulcast, svc.
+    pub consumer_type: ConsumerType,
+    /// What it sends.
+    pub rtp_parameters: Arc<RtpParameters>,
+    /// Its first score, as the worker gave it.
+    pub score: serde_json::Value,
+}
+
+/// Media work that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MediaFailure {
+    /// What was asked cannot be: the client's doing.
+    Refused(String),
+    /// No worker, or no answer in time.
+    Unavailable(String),
+    /// Ours.
+    Internal(String),
+}

@@ -1,0 +1,47 @@
+//! How much of everything a room holds.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The limits of one room. Reaching one gives the client an error that names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Peers connected to one room. One worker carries a room; 200 talking peers are beyond what a core forwards,
+    /// so the default leaves room for large quiet audiences and stops accidents.
+    pub peers_per_room: usize,
+    /// Producers of one peer: microphone, camera, screen, its audio, and as many again for a client that replaces
+    /// rather than closes.
+    pub producers_per_peer: usize,
+    /// Consumers of one peer; producers beyond it are not forwarded to that peer.
+    pub consumers_per_peer: usize,
+    /// Bytes of a display name.
+    pub display_name_bytes: usize,
+    /// Bytes of an `appData` object, as JSON. It is repeated to every receiver.
+    pub app_data_bytes: usize,
+    /// Requests waiting for the room's router, over all sessions.
+    pub deferred_requests: usize,
+    /// How long an empty room keeps its router, in milliseconds, so that a reload or a re-join finds it again.
+    pub linger_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            peers_per_room: 500,
+            producers_per_peer: 8,
+            consumers_per_peer: 1024,
+            display_name_bytes: 256,
+            app_data_bytes: 4096,
+            deferred_requests: 2048,
+            linger_ms: 3000,
+        }
+    }
+}
+
+impl Limits {
+    pub(crate) fn linger(&self) -> Duration {
+        Duration::from_millis(self.linger_ms)
+    }
+}

@@ -1,0 +1,236 @@
+//! What clients and rooms say to each other, without the spelling of any dialect: signaling translates.
+
+use std::sync::Arc;
+
+use ortc::{
+    ConsumerType, DtlsParameters, IceCandidate, IceParameters, MediaKind, RtpCapabilities, RtpParameters,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ConsumerId, PeerId, ProducerId, TransportId};
+
+/// WebSocket close codes that protoo clients meet. Any code but [`close_code::FINAL`] makes them reconnect and join
+/// again at once.
+pub mod close_code {
+    /// Do not come back: another connection of the same peer took over, or the peer was removed.
+    pub const FINAL: u16 = 4000;
+    /// The media worker died; a new one is ready for the re-join.
+    pub const MEDIA_LOST: u16 = 4001;
+    /// The client does not read as fast as the room talks.
+    pub const TOO_SLOW: u16 = 4002;
+    /// The server stops; another may answer.
+    pub const SHUTDOWN: u16 = 4003;
+    /// The client breaks the protocol again and again.
+    pub const PROTOCOL: u16 = 4004;
+}
+
+/// The software that a peer uses, by its own account.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Device {
+    /// Short and stable, for example `chrome`.
+    pub flag: Option<String>,
+    /// For people.
+    pub name: Option<String>,
+    /// For people.
+    pub version: Option<String>,
+}
+
+/// A joined peer, as others see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerInfo {
+    /// Its id.
+    pub id: PeerId,
+    /// Its name, for people.
+    pub display_name: String,
+    /// Its software.
+    pub device: Device,
+}
+
+/// Preferred or current layers of a Consumer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layers {
+    /// The spatial layer, from 0.
+    pub spatial: u8,
+    /// The temporal layer, from 0; `None` is the highest.
+    pub temporal: Option<u8>,
+}
+
+/// What a client asks of its room.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Request {
+    /// What the room can forward.
+    RouterRtpCapabilities,
+    /// A WebRtcTransport. Neither direction set means either.
+    CreateWebRtcTransport {
+        /// TCP candidates only.
+        force_tcp: bool,
+        /// The client will send on it.
+        producing: bool,
+        /// The client will receive on it.
+        consuming: bool,
+    },
+    /// The client's side of DTLS.
+    ConnectWebRtcTransport {
+        /// Which transport.
+        transport: TransportId,
+        /// Role and fingerprints.
+        dtls_parameters: DtlsParameters,
+    },
+    /// New ICE credentials for a transport.
+    RestartIce {
+        /// Which transport.
+        transport: TransportId,
+    },
+    /// Become visible to the others and start receiving.
+    Join {
+        /// For people.
+        display_name: String,
+        /// The client's software.
+        device: Device,
+        /// What the client can receive; one that gives nothing receives nothing.
+        rtp_capabilities: Option<Arc<RtpCapabilities>>,
+    },
+    /// Start to send.
+    Produce {
+        /// On which transport.
+        transport: TransportId,
+        /// What.
+        kind: MediaKind,
+        /// How.
+        rtp_parameters: Box<RtpParameters>,
+        /// Handed to receivers as it is.
+        app_data: serde_json::Value,
+    },
+    /// Stop to send.
+    CloseProducer(ProducerId),
+    /// Send nothing for a while.
+    PauseProducer(ProducerId),
+    /// Send again.
+    ResumeProducer(ProducerId),
+    /// Receive nothing for a while.
+    PauseConsumer(ConsumerId),
+    /// Receive again.
+    ResumeConsumer(ConsumerId),
+    /// Ask the sender for a key frame.
+    RequestConsumerKeyFrame(ConsumerId),
+    /// The highest layers wanted.
+    SetConsumerPreferredLayers(ConsumerId, Layers),
+    /// 1 (least) to 255.
+    SetConsumerPriority(ConsumerId, u8),
+    /// A new name, for people.
+    ChangeDisplayName(String),
+    /// Numbers about a transport.
+    TransportStats(TransportId),
+    /// Numbers about a producer of this peer.
+    ProducerStats(ProducerId),
+    /// Numbers about a consumer of this peer.
+    ConsumerStats(ConsumerId),
+}
+
+/// The server's side of a WebRtcTransport.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TransportInfo {
+    /// Its id.
+    pub id: TransportId,
+    /// ICE credentials.
+    pub ice_parameters: IceParameters,
+    /// Where to reach it.
+    pub ice_candidates: Vec<IceCandidate>,
+    /// Role and fingerprints.
+    pub dtls_parameters: DtlsParameters,
+}
+
+/// The answer to a [`Request`] that succeeded.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reply {
+    /// Done.
+    Done,
+    /// To [`Request::RouterRtpCapabilities`].
+    RouterRtpCapabilities(Arc<RtpCapabilities>),
+    /// To [`Request::CreateWebRtcTransport`].
+    Transport(Box<TransportInfo>),
+    /// To [`Request::RestartIce`].
+    IceParameters(IceParameters),
+    /// To [`Request::Join`]: who is here already.
+    Joined(Vec<PeerInfo>),
+    /// To [`Request::Produce`].
+    Produced(ProducerId),
+    /// To the requests for numbers: an array of objects as mediasoup documents them.
+    Stats(serde_json::Value),
+}
+
+/// What the server asks of a client.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ServerRequest {
+    /// Receive this. Once accepted, the consumer is resumed.
+    NewConsumer {
+        /// Whose media it is.
+        peer: PeerId,
+        /// What is consumed.
+        producer: ProducerId,
+        /// The consumer.
+        id: ConsumerId,
+        /// On which of the client's transports.
+        transport: TransportId,
+        /// Audio or video.
+        kind: MediaKind,
+        /// What will arrive.
+        rtp_parameters: Arc<RtpParameters>,
+        /// simple, simulcast, svc.
+        consumer_type: ConsumerType,
+        /// The sender's `appData`.
+        app_data: Arc<serde_json::Value>,
+        /// The sender's `appData.source`, read.
+        source: String,
+        /// Whether the sender is silent now.
+        producer_paused: bool,
+    },
+}
+
+/// What the server tells a client.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Notification {
+    /// Somebody joined.
+    NewPeer(PeerInfo),
+    /// Somebody left.
+    PeerClosed(PeerId),
+    /// Somebody has a new name.
+    PeerDisplayNameChanged {
+        /// Who.
+        peer: PeerId,
+        /// The new one.
+        display_name: String,
+        /// The one before.
+        old_display_name: String,
+    },
+    /// How well the server receives a producer of this client.
+    ProducerScore {
+        /// Which.
+        producer: ProducerId,
+        /// An array of scores, one a stream.
+        score: serde_json::Value,
+    },
+    /// A consumer is gone.
+    ConsumerClosed(ConsumerId),
+    /// Its sender fell silent.
+    ConsumerPaused(ConsumerId),
+    /// Its sender is back.
+    ConsumerResumed(ConsumerId),
+    /// How well a consumer is served.
+    ConsumerScore {
+        /// Which.
+        consumer: ConsumerId,
+        /// An object of scores.
+        score: serde_json::Value,
+    },
+    /// Which layers a consumer gets now.
+    ConsumerLayersChanged {
+        /// Which.
+        consumer: ConsumerId,
+        /// `None`: nothing flows.
+        layers: Option<Layers>,
+    },
+    /// Who is loudest; `None`: silence.
+    ActiveSpeaker(Option<(PeerId, i8)>),
+}

@@ -1,0 +1,414 @@
+//! The room itself: its parts, its life, and who comes and goes. What clients ask for is in `requests`, what the
+//! media side answers in `completions`, who receives whom in `forwarding`.
+
+mod completions;
+mod forwarding;
+mod requests;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use indexmap::IndexMap;
+use ortc::{MediaKind, RtpCapabilities};
+
+use crate::error::RoomError;
+use crate::event::{Action, Counter, Event, MediaFailure, MediaOp};
+use crate::id::{AskId, ConsumerId, OpId, PeerId, ProducerId, RequestId, RoomId, SessionId, TransportId};
+use crate::limits::Limits;
+use crate::message::{Device, Layers, Notification, PeerInfo, Reply, Request, close_code};
+use crate::policy::{Role, RoomType, Source};
+
+/// One room.
+#[derive(Debug)]
+pub struct Room {
+    id: RoomId,
+    room_type: Arc<RoomType>,
+    limits: Arc<Limits>,
+    router: Router,
+    /// In order of arrival, because session ids only grow.
+    peers: BTreeMap<SessionId, Peer>,
+    sessions: BTreeMap<PeerId, SessionId>,
+    producers: IndexMap<ProducerId, Producer>,
+    consumers: BTreeMap<ConsumerId, Consumer>,
+    pending: BTreeMap<OpId, Pending>,
+    deferred: VecDeque<(SessionId, RequestId, Request)>,
+    speaker: Option<(PeerId, i8)>,
+    empty_since: Option<Instant>,
+    last_op: u64,
+    last_ask: u64,
+    out: Vec<Action>,
+}
+
+/// How much a room holds; all zero after the last peer left.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Connected peers.
+    pub peers: usize,
+    /// Those that have joined.
+    pub joined: usize,
+    /// Transports.
+    pub transports: usize,
+    /// Producers.
+    pub producers: usize,
+    /// Consumers.
+    pub consumers: usize,
+    /// Requests that wait for a router.
+    pub deferred: usize,
+}
+
+#[derive(Debug)]
+enum Router {
+    Absent,
+    Creating(OpId),
+    Ready(Arc<RtpCapabilities>),
+}
+
+#[derive(Debug)]
+struct Peer {
+    id: PeerId,
+    role: Role,
+    joined: Option<Joined>,
+    transports: BTreeMap<TransportId, Direction>,
+    transports_coming: Vec<Direction>,
+    producers: BTreeSet<ProducerId>,
+    producers_coming: usize,
+    consumers: BTreeSet<ConsumerId>,
+    consumers_coming: usize,
+    asks: BTreeMap<AskId, ConsumerId>,
+}
+
+#[derive(Debug)]
+struct Joined {
+    display_name: String,
+    device: Device,
+    rtp_capabilities: Option<Arc<RtpCapabilities>>,
+}
+
+/// Which way a transport was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Send,
+    Receive,
+    Both,
+}
+
+impl Direction {
+    fn receives(self) -> bool {
+        matches!(self, Self::Receive | Self::Both)
+    }
+}
+
+#[derive(Debug)]
+struct Producer {
+    owner: SessionId,
+    transport: TransportId,
+    kind: MediaKind,
+    source: Source,
+    app_data: Arc<serde_json::Value>,
+    paused: bool,
+    receivers: BTreeMap<SessionId, Link>,
+}
+
+/// What became of one producer for one receiver.
+#[derive(Debug)]
+enum Link {
+    Creating,
+    Consumer(ConsumerId),
+    /// The two do not fit, or the client said no. Not tried again on this transport.
+    Refused,
+}
+
+#[derive(Debug)]
+struct Consumer {
+    producer: ProducerId,
+    receiver: SessionId,
+    transport: TransportId,
+    /// Until the client accepts, nothing else is said about a consumer: it would not know the id yet.
+    accepted: bool,
+    paused_by_client: bool,
+    told_producer_paused: bool,
+    score: serde_json::Value,
+    layers: Option<Option<Layers>>,
+}
+
+/// Media work under way, with what is needed to go on afterwards.
+#[derive(Debug)]
+enum Pending {
+    Router,
+    Transport { session: SessionId, request: RequestId, direction: Direction },
+    Produce { session: SessionId, request: RequestId, transport: TransportId, coming: Box<Producer> },
+    Consume { receiver: SessionId, producer: ProducerId, transport: TransportId },
+    Reply { session: SessionId, request: RequestId },
+    Silent,
+}
+
+impl Room {
+    /// An empty room. `room_type` must be valid.
+    pub fn new(id: RoomId, room_type: Arc<RoomType>, limits: Arc<Limits>, now: Instant) -> Self {
+        Self {
+            id,
+            room_type,
+            limits,
+            router: Router::Absent,
+            peers: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            producers: IndexMap::new(),
+            consumers: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            deferred: VecDeque::new(),
+            speaker: None,
+            empty_since: Some(now),
+            last_op: 0,
+            last_ask: 0,
+            out: Vec::new(),
+        }
+    }
+
+    /// The room's id.
+    pub fn id(&self) -> &RoomId {
+        &self.id
+    }
+
+    /// Takes one event and says what to do, in order.
+    pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Action> {
+        match event {
+            Event::Connected { session, peer, role } => self.connected(session, peer, role, now),
+            Event::Disconnected(session) => self.leave(session, now),
+            Event::Request { session, request, message } => self.request(session, request, message),
+            Event::Answered { session, ask, accepted } => self.answered(session, ask, accepted),
+            Event::MediaDone { op, result } => self.media_done(op, result),
+            Event::ProducerScore(producer, score) => self.producer_score(producer, score),
+            Event::ConsumerScore(consumer, score) => self.consumer_score(&consumer, score),
+            Event::ConsumerLayers(consumer, layers) => self.consumer_layers(&consumer, layers),
+            Event::Volumes(volumes) => self.volumes(&volumes),
+            Event::TransportClosed(transport) => self.transport_closed(&transport),
+            Event::RouterLost => self.router_lost(now),
+            Event::Timeout => self.timeout(now),
+            Event::Shutdown => {
+                self.close_sessions(close_code::SHUTDOWN, "the server is shutting down", now);
+                self.out.push(Action::CloseRoom);
+            }
+        }
+        std::mem::take(&mut self.out)
+    }
+
+    /// When [`Event::Timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.empty_since.map(|since| since + self.limits.linger())
+    }
+
+    /// How much the room holds.
+    pub fn held(&self) -> Held {
+        Held {
+            peers: self.peers.len(),
+            joined: self.peers.values().filter(|peer| peer.joined.is_some()).count(),
+            transports: self.peers.values().map(|peer| peer.transports.len()).sum(),
+            producers: self.producers.len(),
+            consumers: self.consumers.len(),
+            deferred: self.deferred.len(),
+        }
+    }
+
+    /// Whether one more peer of this id would be taken in: the room has a place, or the peer has one already.
+    pub fn admits(&self, peer: &PeerId) -> Result<(), RoomError> {
+        if self.peers.len() < self.limits.peers_per_room || self.sessions.contains_key(peer) {
+            Ok(())
+        } else {
+            Err(RoomError::Limit { what: "the room is full", limit: self.limits.peers_per_room })
+        }
+    }
+
+    fn connected(&mut self, session: SessionId, id: PeerId, role: Option<Role>, now: Instant) {
+        if self.admits(&id).is_err() {
+            self.close_session(session, close_code::FINAL, "the room is full");
+            return;
+        }
+        if let Some(&older) = self.sessions.get(&id) {
+            self.count(Counter::Replaced);
+            self.leave(older, now);
+            self.close_session(older, close_code::FINAL, "another connection of this peer took over");
+        }
+        let role = role
+            .filter(|role| self.room_type.has_role(role))
+            .unwrap_or_else(|| self.room_type.default_role.clone());
+        self.sessions.insert(id.clone(), session);
+        self.peers.insert(session, Peer::new(id, role));
+        self.empty_since = None;
+        self.want_router();
+    }
+
+    /// Frees everything the peer of this session held. Knows nothing of why.
+    fn leave(&mut self, session: SessionId, now: Instant) {
+        let Some(peer) = self.peers.remove(&session) else { return };
+        self.sessions.remove(&peer.id);
+        self.deferred.retain(|(waiting, ..)| *waiting != session);
+        for producer in &peer.producers {
+            self.drop_producer(producer);
+        }
+        for consumer in &peer.consumers {
+            if let Some(consumer) = self.consumers.remove(consumer)
+                && let Some(producer) = self.producers.get_mut(&consumer.producer)
+            {
+                producer.receivers.remove(&session);
+            }
+        }
+        // Links that are being created or were refused have no consumer that leads to them.
+        for producer in self.producers.values_mut() {
+            producer.receivers.remove(&session);
+        }
+        for transport in peer.transports.into_keys() {
+            self.media(Pending::Silent, MediaOp::CloseTransport(transport));
+        }
+        if peer.joined.is_some() {
+            self.tell_others(session, &Notification::PeerClosed(peer.id.clone()));
+        }
+        if self.speaker.as_ref().is_some_and(|(speaker, _)| *speaker == peer.id) {
+            self.set_speaker(None);
+        }
+        if self.peers.is_empty() {
+            self.empty_since = Some(now);
+        }
+    }
+
+    /// Every object is gone with the router. Clients that are sent away with any code but the final one come back
+    /// at once and join again, on the new router: so nobody's client needs to know about this.
+    fn router_lost(&mut self, now: Instant) {
+        self.count(Counter::RouterLost);
+        self.router = Router::Absent;
+        self.want_router();
+        self.close_sessions(close_code::MEDIA_LOST, "the media worker died: join again", now);
+    }
+
+    fn close_sessions(&mut self, code: u16, reason: &'static str, now: Instant) {
+        for session in std::mem::take(&mut self.peers).into_keys() {
+            self.close_session(session, code, reason);
+        }
+        self.sessions.clear();
+        self.producers.clear();
+        self.consumers.clear();
+        self.deferred.clear();
+        self.pending.retain(|_, pending| matches!(pending, Pending::Router));
+        if let Router::Creating(current) = self.router {
+            self.pending.retain(|op, _| *op == current);
+        }
+        self.speaker = None;
+        self.empty_since = Some(now);
+    }
+
+    fn timeout(&mut self, now: Instant) {
+        if self.poll_timeout().is_some_and(|due| due <= now) {
+            self.out.push(Action::CloseRoom);
+        }
+    }
+
+    fn want_router(&mut self) {
+        if matches!(self.router, Router::Absent) {
+            let op = self.media(Pending::Router, MediaOp::CreateRouter);
+            self.router = Router::Creating(op);
+        }
+    }
+
+    fn router_failed(&mut self, failure: &MediaFailure) {
+        self.router = Router::Absent;
+        let reason = match failure {
+            MediaFailure::Refused(reason)
+            | MediaFailure::Unavailable(reason)
+            | MediaFailure::Internal(reason) => reason.clone(),
+        };
+        for (session, request, _) in std::mem::take(&mut self.deferred) {
+            self.reply(session, request, Err(RoomError::Unavailable(reason.clone())));
+        }
+    }
+
+    fn volumes(&mut self, volumes: &[crate::event::Volume]) {
+        let loudest = volumes.iter().find_map(|volume| {
+            let owner = self.producers.get(&volume.producer)?.owner;
+            let peer = self.peers.get(&owner)?;
+            peer.joined.as_ref().map(|_| (peer.id.clone(), volume.dbov))
+        });
+        self.set_speaker(loudest);
+    }
+
+    fn set_speaker(&mut self, speaker: Option<(PeerId, i8)>) {
+        if self.speaker == speaker {
+            return;
+        }
+        self.speaker.clone_from(&speaker);
+        let joined: Vec<_> = self.joined_sessions().collect();
+        for session in joined {
+            self.notify(session, Notification::ActiveSpeaker(speaker.clone()));
+        }
+    }
+
+    fn joined_sessions(&self) -> impl Iterator<Item = SessionId> {
+        self.peers.iter().filter(|(_, peer)| peer.joined.is_some()).map(|(session, _)| *session)
+    }
+
+    fn tell_others(&mut self, except: SessionId, notification: &Notification) {
+        let others: Vec<_> = self.joined_sessions().filter(|session| *session != except).collect();
+        for session in others {
+            self.notify(session, notification.clone());
+        }
+    }
+
+    fn media(&mut self, pending: Pending, what: MediaOp) -> OpId {
+        self.last_op += 1;
+        let op = OpId(self.last_op);
+        self.pending.insert(op, pending);
+        self.out.push(Action::Media { op, what });
+        op
+    }
+
+    fn reply(&mut self, session: SessionId, request: RequestId, result: Result<Reply, RoomError>) {
+        if self.peers.contains_key(&session) {
+            self.out.push(Action::Reply { session, request, result });
+        }
+    }
+
+    fn notify(&mut self, session: SessionId, notification: Notification) {
+        self.out.push(Action::Notify { session, notification });
+    }
+
+    fn close_session(&mut self, session: SessionId, code: u16, reason: &'static str) {
+        self.out.push(Action::CloseSession { session, code, reason });
+    }
+
+    fn count(&mut self, counter: Counter) {
+        self.out.push(Action::Count(counter));
+    }
+}
+
+impl Peer {
+    fn new(id: PeerId, role: Role) -> Self {
+        Self {
+            id,
+            role,
+            joined: None,
+            transports: BTreeMap::new(),
+            transports_coming: Vec::new(),
+            producers: BTreeSet::new(),
+            producers_coming: 0,
+            consumers: BTreeSet::new(),
+            consumers_coming: 0,
+            asks: BTreeMap::new(),
+        }
+    }
+
+    fn info(&self) -> Option<PeerInfo> {
+        let joined = self.joined.as_ref()?;
+        Some(PeerInfo {
+            id: self.id.clone(),
+            display_name: joined.display_name.clone(),
+            device: joined.device.clone(),
+        })
+    }
+
+    /// Where consumers go: the transport made for receiving, else one made for both.
+    fn receive_transport(&self) -> Option<&TransportId> {
+        let of = |wanted| self.transports.iter().find(|(_, d)| **d == wanted).map(|(id, _)| id);
+        of(Direction::Receive).or_else(|| of(Direction::Both))
+    }
+}

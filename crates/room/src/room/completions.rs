@@ -1,0 +1,126 @@
+//! What the media side answers. A completion may come after whoever wanted it has left: then what was created is
+//! closed again, so that nothing stays behind.
+
+use super::{Pending, Producer, Room, Router};
+use crate::error::RoomError;
+use crate::event::{Counter, MediaDone, MediaFailure, MediaOp};
+use crate::id::{OpId, ProducerId, RequestId, SessionId, TransportId};
+use crate::message::{Reply, TransportInfo};
+
+impl Room {
+    pub(super) fn media_done(&mut self, op: OpId, result: Result<MediaDone, MediaFailure>) {
+        // Unknown: the router it ran on is lost, and what it made is lost with it.
+        let Some(pending) = self.pending.remove(&op) else { return };
+        if result.is_err() {
+            self.count(Counter::MediaFailed);
+        }
+        match pending {
+            Pending::Silent => {}
+            Pending::Router => self.router_done(op, result),
+            Pending::Transport { session, request, direction } => {
+                if let Some(peer) = self.peers.get_mut(&session)
+                    && let Some(at) = peer.transports_coming.iter().position(|d| *d == direction)
+                {
+                    peer.transports_coming.swap_remove(at);
+                }
+                match result {
+                    Ok(MediaDone::Transport(info)) => {
+                        self.transport_created(session, request, direction, info);
+                    }
+                    other => self.reply(session, request, unexpected(other)),
+                }
+            }
+            Pending::Produce { session, request, transport, coming } => {
+                if let Some(peer) = self.peers.get_mut(&session) {
+                    peer.producers_coming = peer.producers_coming.saturating_sub(1);
+                }
+                match result {
+                    Ok(MediaDone::Producer(id)) => {
+                        self.producer_created(session, request, &transport, id, *coming)
+                    }
+                    other => self.reply(session, request, unexpected(other)),
+                }
+            }
+            Pending::Consume { receiver, producer, transport } => match result {
+                Ok(MediaDone::Consumer(created)) => {
+                    self.consumer_created(receiver, &producer, transport, *created);
+                }
+                _ => self.consume_failed(receiver, &producer),
+            },
+            Pending::Reply { session, request } => {
+                let reply = match result {
+                    Ok(MediaDone::Done) => Ok(Reply::Done),
+                    Ok(MediaDone::IceParameters(ice)) => Ok(Reply::IceParameters(ice)),
+                    Ok(MediaDone::Stats(stats)) => Ok(Reply::Stats(stats)),
+                    other => unexpected(other),
+                };
+                self.reply(session, request, reply);
+            }
+        }
+    }
+
+    fn router_done(&mut self, op: OpId, result: Result<MediaDone, MediaFailure>) {
+        if !matches!(self.router, Router::Creating(current) if current == op) {
+            return;
+        }
+        match result {
+            Ok(MediaDone::Router { rtp_capabilities }) => {
+                self.router = Router::Ready(rtp_capabilities);
+                for (session, request, message) in std::mem::take(&mut self.deferred) {
+                    self.request(session, request, message);
+                }
+            }
+            Ok(_) => self.router_failed(&MediaFailure::Internal("unexpected completion".to_owned())),
+            Err(failure) => self.router_failed(&failure),
+        }
+    }
+
+    fn transport_created(
+        &mut self,
+        session: SessionId,
+        request: RequestId,
+        direction: super::Direction,
+        info: Box<TransportInfo>,
+    ) {
+        let Some(peer) = self.peers.get_mut(&session) else {
+            self.media(Pending::Silent, MediaOp::CloseTransport(info.id));
+            return;
+        };
+        peer.transports.insert(info.id.clone(), direction);
+        self.reply(session, request, Ok(Reply::Transport(info)));
+        if direction.receives() {
+            self.forward_all_to(session);
+        }
+    }
+
+    fn producer_created(
+        &mut self,
+        session: SessionId,
+        request: RequestId,
+        transport: &TransportId,
+        id: ProducerId,
+        coming: Producer,
+    ) {
+        let peer = self.peers.get_mut(&session).filter(|peer| peer.transports.contains_key(transport));
+        let Some(peer) = peer else {
+            self.media(Pending::Silent, MediaOp::CloseProducer(id));
+            let gone = "the transport closed meanwhile".to_owned();
+            self.reply(session, request, Err(RoomError::Unavailable(gone)));
+            return;
+        };
+        peer.producers.insert(id.clone());
+        if coming.kind == ortc::MediaKind::Audio {
+            self.media(Pending::Silent, MediaOp::ObserveVolume(id.clone()));
+        }
+        self.producers.insert(id.clone(), coming);
+        self.reply(session, request, Ok(Reply::Produced(id.clone())));
+        self.forward_to_all(&id);
+    }
+}
+
+fn unexpected(result: Result<MediaDone, MediaFailure>) -> Result<Reply, RoomError> {
+    match result {
+        Err(failure) => Err(failure.into()),
+        Ok(_) => Err(RoomError::Internal("unexpected completion".to_owned())),
+    }
+}

@@ -1,0 +1,779 @@
+//! A room against a model of the media side: what happens in order, what is said to whom, and that nothing is left.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ortc::{ConsumerType, MediaKind, RtpParameters};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::event::{ConsumerCreated, MediaDone, Volume};
+use crate::message::{ServerRequest, TransportInfo};
+use crate::policy::{MediaMatch, RolePolicy};
+
+/// Everything outside the room: completes media work when told to, and remembers what it holds.
+struct World {
+    room: Room,
+    now: Instant,
+    work: VecDeque<(OpId, MediaOp)>,
+    next: u64,
+    transports: BTreeSet<String>,
+    producers: BTreeMap<String, String>,
+    /// Consumer -> (its transport, its producer, resumed).
+    consumers: BTreeMap<String, (String, String, bool)>,
+    routers: usize,
+    asks: Vec<(SessionId, AskId, ConsumerId, PeerId)>,
+    told: Vec<(SessionId, Notification)>,
+    replies: BTreeMap<RequestId, Result<Reply, RoomError>>,
+    closed: Vec<(SessionId, u16)>,
+    room_closed: bool,
+    refuse_consumers: bool,
+    requests: u64,
+}
+
+impl World {
+    fn new(room_type: RoomType, limits: Limits) -> Self {
+        let now = Instant::now();
+        let id = RoomId::parse("r").expect("id");
+        Self {
+            room: Room::new(id, Arc::new(room_type), Arc::new(limits), now),
+            now,
+            work: VecDeque::new(),
+            next: 0,
+            transports: BTreeSet::new(),
+            producers: BTreeMap::new(),
+            consumers: BTreeMap::new(),
+            routers: 0,
+            asks: Vec::new(),
+            told: Vec::new(),
+            replies: BTreeMap::new(),
+            closed: Vec::new(),
+            room_closed: false,
+            refuse_consumers: false,
+            requests: 0,
+        }
+    }
+
+    fn open() -> Self {
+        Self::new(RoomType::open(), Limits::default())
+    }
+
+    fn event(&mut self, event: Event) {
+        for action in self.room.handle(event, self.now) {
+            match action {
+                Action::Reply { request, result, .. } => {
+                    assert!(self.replies.insert(request, result).is_none(), "answered twice");
+                }
+                Action::Notify { session, notification } => self.told.push((session, notification)),
+                Action::Ask { session, ask, request } => {
+                    let ServerRequest::NewConsumer { id, peer, .. } = request;
+                    self.asks.push((session, ask, id, peer));
+                }
+                Action::CloseSession { session, code, .. } => self.closed.push((session, code)),
+                Action::Media { op, what } => self.work.push_back((op, what)),
+                Action::Count(_) => {}
+                Action::CloseRoom => self.room_closed = true,
+            }
+        }
+    }
+
+    fn step(&mut self) -> bool {
+        let Some((op, what)) = self.work.pop_front() else { return false };
+        let result = self.perform(what);
+        self.event(Event::MediaDone { op, result });
+        true
+    }
+
+    fn settle(&mut self) {
+        while self.step() {}
+    }
+
+    fn name(&mut self, prefix: &str) -> String {
+        self.next += 1;
+        format!("{prefix}{}", self.next)
+    }
+
+    fn perform(&mut self, what: MediaOp) -> Result<MediaDone, MediaFailure> {
+        let gone = || MediaFailure::Internal("gone".to_owned());
+        match what {
+            MediaOp::CreateRouter => {
+                self.routers += 1;
+                Ok(MediaDone::Router { rtp_capabilities: Arc::default() })
+            }
+            MediaOp::CreateTransport { .. } => {
+                let id = self.name("t");
+                self.transports.insert(id.clone());
+                let ice = json!({ "usernameFragment": "u", "password": "p", "iceLite": true });
+                let dtls = json!({ "role": "auto", "fingerprints": [] });
+                Ok(MediaDone::Transport(Box::new(TransportInfo {
+                    id: TransportId::new(id),
+                    ice_parameters: serde_json::from_value(ice).expect("ice"),
+                    ice_candidates: Vec::new(),
+                    dtls_parameters: serde_json::from_value(dtls).expect("dtls"),
+                })))
+            }
+            MediaOp::CloseTransport(id) => {
+                self.transports.remove(id.as_str());
+                let dead: Vec<_> =
+                    self.producers.iter().filter(|(_, t)| *t == id.as_str()).map(|(p, _)| p.clone()).collect();
+                for producer in dead {
+                    self.close_producer(&producer);
+                }
+                self.consumers.retain(|_, (transport, ..)| transport != id.as_str());
+                Ok(MediaDone::Done)
+            }
+            MediaOp::Produce { transport, .. } => {
+                if !self.transports.contains(transport.as_str()) {
+                    return Err(gone());
+                }
+                let id = self.name("p");
+                self.producers.insert(id.clone(), transport.to_string());
+                Ok(MediaDone::Producer(ProducerId::new(id)))
+            }
+            MediaOp::CloseProducer(id) => {
+                self.close_producer(id.as_str());
+                Ok(MediaDone::Done)
+            }
+            MediaOp::Consume { transport, producer, .. } => {
+                if self.refuse_consumers {
+                    return Err(MediaFailure::Refused("does not fit".to_owned()));
+                }
+                if !self.transports.contains(transport.as_str())
+                    || !self.producers.contains_key(producer.as_str())
+                {
+                    return Err(gone());
+                }
+                let id = self.name("c");
+                self.consumers.insert(id.clone(), (transport.to_string(), producer.to_string(), false));
+                Ok(MediaDone::Consumer(Box::new(ConsumerCreated {
+                    id: ConsumerId::new(id),
+                    consumer_type: ConsumerType::Simple,
+                    rtp_parameters: Arc::default(),
+                    score: json!({ "score": 10 }),
+                })))
+            }
+            MediaOp::CloseConsumer(id) => {
+                self.consumers.remove(id.as_str());
+                Ok(MediaDone::Done)
+            }
+            MediaOp::ResumeConsumer(id) => {
+                if let Some(consumer) = self.consumers.get_mut(id.as_str()) {
+                    consumer.2 = true;
+                }
+                Ok(MediaDone::Done)
+            }
+            MediaOp::Stats(_) => Ok(MediaDone::Stats(json!([]))),
+            _ => Ok(MediaDone::Done),
+        }
+    }
+
+    fn close_producer(&mut self, id: &str) {
+        self.producers.remove(id);
+        self.consumers.retain(|_, (_, producer, _)| producer != id);
+    }
+
+    fn connect(&mut self, session: u64, peer: &str) {
+        let peer = PeerId::parse(peer).expect("id");
+        self.event(Event::Connected { session: SessionId(session), peer, role: None });
+    }
+
+    fn ask(&mut self, session: u64, message: Request) -> RequestId {
+        self.requests += 1;
+        let request = RequestId(self.requests);
+        self.event(Event::Request { session: SessionId(session), request, message });
+        request
+    }
+
+    /// Asks, lets all work end, and returns the answer.
+    fn reply(&mut self, session: u64, message: Request) -> Result<Reply, RoomError> {
+        let request = self.ask(session, message);
+        self.settle();
+        self.replies.remove(&request).expect("answered")
+    }
+
+    fn transport(&mut self, session: u64, producing: bool) -> TransportId {
+        let message = create(producing, !producing);
+        match self.reply(session, message) {
+            Ok(Reply::Transport(info)) => info.id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn produce(&mut self, session: u64, transport: &TransportId, kind: MediaKind) -> ProducerId {
+        match self.reply(session, produce(transport, kind, json!({}))) {
+            Ok(Reply::Produced(id)) => id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A peer that is connected, joined, and can receive and send.
+    fn peer(&mut self, session: u64, name: &str) -> TransportId {
+        self.connect(session, name);
+        let send = self.transport(session, true);
+        self.transport(session, false);
+        assert!(self.reply(session, join(name)).is_ok());
+        send
+    }
+
+    fn accept_all(&mut self) {
+        for (session, ask, ..) in std::mem::take(&mut self.asks) {
+            self.event(Event::Answered { session, ask, accepted: true });
+            self.settle();
+        }
+    }
+
+    fn told(&mut self, session: u64) -> Vec<Notification> {
+        let (mine, others) =
+            std::mem::take(&mut self.told).into_iter().partition(|(to, _)| *to == SessionId(session));
+        self.told = others;
+        let mine: Vec<(SessionId, Notification)> = mine;
+        mine.into_iter().map(|(_, notification)| notification).collect()
+    }
+}
+
+fn create(producing: bool, consuming: bool) -> Request {
+    Request::CreateWebRtcTransport { force_tcp: false, producing, consuming }
+}
+
+fn join(name: &str) -> Request {
+    Request::Join {
+        display_name: name.to_owned(),
+        device: Device::default(),
+        rtp_capabilities: Some(Arc::default()),
+    }
+}
+
+fn produce(transport: &TransportId, kind: MediaKind, app_data: Value) -> Request {
+    Request::Produce {
+        transport: transport.clone(),
+        kind,
+        rtp_parameters: Box::new(RtpParameters::default()),
+        app_data,
+    }
+}
+
+#[test]
+fn two_peers_are_offered_each_other_and_flow_starts_on_acceptance() {
+    let mut world = World::open();
+    let ann = world.peer(1, "ann");
+    let bob = world.peer(2, "bob");
+    assert!(matches!(&world.told(1)[..], [Notification::NewPeer(info)] if info.display_name == "bob"));
+    world.produce(1, &ann, MediaKind::Audio);
+    world.produce(2, &bob, MediaKind::Video);
+    let offered: Vec<_> = world.asks.iter().map(|(to, .., from)| (to.0, from.to_string())).collect();
+    assert_eq!(offered, [(2, "ann".to_owned()), (1, "bob".to_owned())]);
+    assert!(world.consumers.values().all(|(.., resumed)| !resumed));
+    world.accept_all();
+    assert_eq!(world.consumers.values().filter(|(.., resumed)| *resumed).count(), 2);
+    assert!(matches!(&world.told(1)[..], [Notification::ConsumerScore { .. }]));
+}
+
+#[test]
+fn a_late_joiner_gets_what_is_there_whatever_the_order_of_its_steps() {
+    let mut world = World::open();
+    let ann = world.peer(1, "ann");
+    world.produce(1, &ann, MediaKind::Audio);
+    // Joins first, creates its receive transport afterwards.
+    world.connect(2, "bob");
+    let Ok(Reply::Joined(here)) = world.reply(2, join("bob")) else { panic!("not joined") };
+    assert_eq!(here.len(), 1);
+    assert!(world.asks.is_empty());
+    world.transport(2, false);
+    assert_eq!(world.asks.len(), 1);
+}
+
+#[test]
+fn requests_before_the_router_is_there_wait_for_it() {
+    let mut world = World::open();
+    world.connect(1, "ann");
+    let request = world.ask(1, Request::RouterRtpCapabilities);
+    assert!(world.replies.is_empty());
+    world.settle();
+    assert!(matches!(world.replies.get(&request), Some(Ok(Reply::RouterRtpCapabilities(_)))));
+}
+
+#[test]
+fn without_any_worker_clients_are_told_and_the_next_request_tries_again() {
+    let mut world = World::open();
+    world.connect(1, "ann");
+    let first = world.ask(1, Request::RouterRtpCapabilities);
+    let (op, _) = world.work.pop_front().expect("router");
+    let failure = MediaFailure::Unavailable("no media worker is running".to_owned());
+    world.event(Event::MediaDone { op, result: Err(failure) });
+    assert_eq!(world.replies.remove(&first).expect("answered").expect_err("refused").code(), 503);
+    assert!(world.reply(1, Request::RouterRtpCapabilities).is_ok());
+}
+
+#[test]
+fn a_second_transport_of_one_direction_is_refused_with_the_first_ones_id() {
+    let mut world = World::open();
+    world.connect(1, "ann");
+    let send = world.transport(1, true);
+    let error = world.reply(1, create(true, false)).expect_err("refused");
+    assert!(error.to_string().contains(send.as_str()) && error.code() == 409);
+    world.transport(1, false);
+    assert!(world.reply(1, create(true, true)).is_err());
+    assert!(world.reply(1, create(false, false)).is_err());
+    assert_eq!(world.transports.len(), 2);
+}
+
+#[test]
+fn two_requests_for_one_direction_in_flight_make_one_transport() {
+    let mut world = World::open();
+    world.connect(1, "ann");
+    world.settle();
+    world.ask(1, create(true, false));
+    world.ask(1, create(true, false));
+    world.settle();
+    assert_eq!(world.transports.len(), 1);
+}
+
+#[test]
+fn what_belongs_to_another_peer_is_not_found() {
+    let mut world = World::open();
+    let ann = world.peer(1, "ann");
+    world.peer(2, "bob");
+    let producer = world.produce(1, &ann, MediaKind::Audio);
+    let consumer = world.asks[0].2.clone();
+    for request in [
+        Request::CloseProducer(producer.clone()),
+        Request::PauseProducer(producer.clone()),
+        Request::ProducerStats(producer),
+        Request::RestartIce { transport: ann.clone() },
+        Request::TransportStats(ann.clone()),
+        produce(&ann, MediaKind::Audio, json!({})),
+    ] {
+        assert_eq!(world.reply(2, request).expect_err("refused").code(), 404);
+    }
+    for request in [Request::PauseConsumer(consumer.clone()), Request::ConsumerStats(consumer)] {
+        assert_eq!(world.reply(1, request).expect_err("refused").code(), 404);
+    }
+}
+
+#[test]
+fn joining_twice_and_producing_before_joining_are_refused() {
+    let mut world = World::open();
+    world.connect(1, "ann");
+    let send = world.transport(1, true);
+    let request = produce(&send, MediaKind::Audio, json!({}));
+    assert_eq!(world.reply(1, request), Err(RoomError::NotJoined));
+    assert!(world.reply(1, join("ann")).is_ok());
+    assert_eq!(world.reply(1, join("ann")), Err(RoomError::AlreadyJoined));
+}
+
+#[test]
+fn limits_are_named_when_reached() {
+    let limits =
+        Limits { peers_per_room: 2, producers_per_peer: 1, app_data_bytes: 20, ..Limits::default() };
+    let mut world = World::new(RoomType::open(), limits);
+    let ann = world.peer(1, "ann");
+    let big = produce(&ann, MediaKind::Audio, json!({ "x": "y".repeat(50) }));
+    assert_eq!(world.reply(1, big).expect_err("refused").code(), 429);
+    world.produce(1, &ann, MediaKind::Audio);
+    let error = world.reply(1, produce(&ann, MediaKind::Video, json!({}))).expect_err("refused");
+    assert_eq!(error.to_string(), "producers of one peer: the limit is 1");
+    world.peer(2, "bob");
+    world.connect(3, "eve");
+    assert_eq!(world.closed, [(SessionId(3), close_code::FINAL)]);
+    // A full room still lets a peer of its own come back.
+    world.connect(4, "bob");
+    assert_eq!(world.closed[1], (SessionId(2), close_code::FINAL));
+    assert_eq!(world.room.held().peers, 2);
+}
+
+#[test]
+fn a_second_connection_of_a_peer_replaces_the_first_and_frees_what_it_held() {
+    let mut world = World::open();
+    let ann = world.peer(1, "ann");
+    world.peer(2, "bob");
+    world.produce(1, &ann, MediaKind::Audio);
+    world.accept_all();
+    world.told(2);
+    world.connect(3, "ann");
+    world.settle();
+    assert_eq!(world.closed, [(SessionId(1), close_code::FINAL)]);
+    let told = world.told(2);
+    assert!(
+        matches!(&told[..], [Notification::ConsumerClosed(_), Notification::PeerClosed(_)]),
+        "{told:?}"
+    );
+    assert_eq!((world.transports.len(), world.producers.len(), world.consumers.len()), (2, 0, 0));
+    // The old session's late goodbye does not touch the new one.
+    world.event(Event::Disconnected(SessionId(1)));
+    assert_eq!(world.room.held().peers, 2);
+}
+
+#[test]
+fn a_producer_that_ends_before_the_offer_is_answered_is_taken_back_afterwards() {
+    let mut world = World::open();
+    let ann = world.peer(1, "ann");
+    world.peer(2, "bob");
+    let producer = world.produce(1, &ann, MediaKind::Video);
+    world.told(2);
+    assert!(world.reply(1, Request::CloseProducer(producer)).is_ok());
+    assert!(world.told(2).is_empty(), "the client does not know the consumer yet");
+    let consumer = world.asks[0].2.clone();
+    world.accept_all();
+    assert_eq!(world.told(2), [Notification::ConsumerClosed(consumer)]);
+}
+
+#[test]
+fn pause_and_resume_reach_receivers_once_and_only_after_acceptance() {
+    let mut world = World::open();
+    let ann = world.peer(1, "ann");
+    world.peer(2, "bob");
+    let producer = world.produce(1, &ann, MediaKind::Video);
+    world.told(2);
+    assert!(world.reply(1, Request::PauseProducer(producer.clone())).is_ok());
+    assert!(world.told(2).is_empty());
+    let consumer = world.asks[0].2.clone();
+    world.accept_all();
+    assert_eq!(world.told(2)[0], Notification::ConsumerPaused(consumer.clone()));
+    assert!(world.reply(1, Request::PauseProducer(producer.clone())).is_ok());
+    assert!(world.told(2).is_empty());
+    assert!(world.reply(1, Request::ResumeProducer(producer)).is_ok());
+    assert_eq!(world.told(2), [Notification::ConsumerResumed(consumer)]);
+}
+
+#[test]
+fn a_refused_offer_closes_the_consumer_and_is_not_repeated() {
+    let mut world = World::open();
+    let ann = world.peer(1, "ann");
+    world.peer(2, "bob");
+    world.produce(1, &ann, MediaKind::Video);
+    let (session, ask, ..) = world.asks.remove(0);
+    world.event(Event::Answered { session, ask, accepted: false });
+    world.settle();
+    assert_eq!((world.consumers.len(), world.room.held().consumers), (0, 0));
+    world.peer(3, "eve");
+    assert_eq!(world.asks.len(), 1, "only eve is offered");
+}
+
+#[test]
+fn a_producer_that_a_peer_cannot_decode_is_left_out() {
+    let mut world = World::open();
+    let ann = world.peer(1, "ann");
+    world.peer(2, "bob");
+    world.refuse_consumers = true;
+    world.produce(1, &ann, MediaKind::Video);
+    assert!(world.asks.is_empty());
+    assert_eq!(world.room.held().consumers, 0);
+}
+
+#[test]
+fn a_client_that_pauses_before_it_accepts_stays_paused() {
+    let mut world = World::open();
+    let ann = world.peer(1, "ann");
+    world.peer(2, "bob");
+    world.produce(1, &ann, MediaKind::Video);
+    let consumer = world.asks[0].2.clone();
+    assert!(world.reply(2, Request::PauseConsumer(consumer)).is_ok());
+    world.accept_all();
+    assert!(world.consumers.values().all(|(.., resumed)| !resumed));
+}
+
+#[test]
+fn a_transport_that_ends_takes_its_media_along_and_may_be_made_anew() {
+    let mut world = World::open();
+    let ann = world.peer(1, "ann");
+    world.peer(2, "bob");
+    world.produce(1, &ann, MediaKind::Video);
+    world.accept_all();
+    world.told(2);
+    let receive = world.room.peers[&SessionId(2)].receive_transport().expect("there").clone();
+    world.event(Event::TransportClosed(receive));
+    world.settle();
+    assert!(matches!(&world.told(2)[..], [Notification::ConsumerClosed(_)]));
+    world.transport(2, false);
+    assert_eq!(world.asks.len(), 1, "offered again on the new transport");
+    world.event(Event::TransportClosed(ann));
+    world.settle();
+    assert_eq!(world.room.held().producers, 0);
+    assert_eq!(world.producers.len(), 0);
+}
+
+#[test]
+fn when_the_worker_dies_everyone_is_sent_to_join_again_and_a_new_router_is_ready() {
+    let mut world = World::open();
+    let ann = world.peer(1, "ann");
+    world.peer(2, "bob");
+    world.produce(1, &ann, MediaKind::Audio);
+    // Work that was under way never ends.
+    world.ask(1, produce(&ann, MediaKind::Video, json!({})));
+    let lost: Vec<_> = world.work.drain(..).collect();
+    world.event(Event::RouterLost);
+    assert_eq!(world.closed, [(SessionId(1), close_code::MEDIA_LOST), (SessionId(2), close_code::MEDIA_LOST)]);
+    assert!(matches!(world.work.front(), Some((_, MediaOp::CreateRouter))), "at once, before anyone asks");
+    // A late answer from the grave is ignored.
+    let result = Ok(MediaDone::Producer(ProducerId::new("ghost")));
+    world.event(Event::MediaDone { op: lost[0].0, result });
+    world.settle();
+    assert_eq!(world.room.held(), Held::default());
+    world.closed.clear();
+    let ann = world.peer(3, "ann");
+    world.peer(4, "bob");
+    world.asks.clear();
+    world.produce(3, &ann, MediaKind::Audio);
+    assert_eq!((world.routers, world.asks.len(), world.closed.len()), (2, 1, 0));
+}
+
+#[test]
+fn the_loudest_joined_peer_is_the_active_speaker_and_changes_are_told_once() {
+    let mut world = World::open();
+    let ann = world.peer(1, "ann");
+    world.peer(2, "bob");
+    let producer = world.produce(1, &ann, MediaKind::Audio);
+    world.told(2);
+    let volumes = vec![Volume { producer, dbov: -30 }];
+    world.event(Event::Volumes(volumes.clone()));
+    world.event(Event::Volumes(volumes));
+    let speaker = Some((PeerId::parse("ann").expect("id"), -30));
+    assert_eq!(world.told(2), [Notification::ActiveSpeaker(speaker)]);
+    world.event(Event::Disconnected(SessionId(1)));
+    assert!(world.told(2).contains(&Notification::ActiveSpeaker(None)));
+}
+
+#[test]
+fn an_empty_room_lingers_then_closes_and_one_who_returns_keeps_it() {
+    let mut world = World::open();
+    world.peer(1, "ann");
+    world.event(Event::Disconnected(SessionId(1)));
+    let due = world.room.poll_timeout().expect("empty");
+    world.event(Event::Timeout);
+    assert!(!world.room_closed, "too early");
+    world.peer(2, "ann");
+    assert_eq!((world.room.poll_timeout(), world.routers), (None, 1));
+    world.event(Event::Disconnected(SessionId(2)));
+    world.now = due + Duration::from_secs(60);
+    world.event(Event::Timeout);
+    assert!(world.room_closed);
+}
+
+#[test]
+fn a_new_name_is_told_to_the_others() {
+    let mut world = World::open();
+    world.peer(1, "ann");
+    world.peer(2, "bob");
+    world.told(1);
+    assert_eq!(world.reply(2, Request::ChangeDisplayName("Bobby".to_owned())), Ok(Reply::Done));
+    let told = world.told(1);
+    assert!(
+        matches!(&told[..], [Notification::PeerDisplayNameChanged { display_name, old_display_name, .. }]
+            if display_name == "Bobby" && old_display_name == "bob")
+    );
+}
+
+/// Speakers hear each other; listeners hear speakers' audio and send nothing.
+fn stage() -> RoomType {
+    let (speaker, listener) = (Role::new("speaker"), Role::new("listener"));
+    let audio = MediaMatch { kind: Some(MediaKind::Audio), source: None };
+    let speakers = RolePolicy {
+        produces: vec![MediaMatch::ANY],
+        receives: BTreeMap::from([(speaker.clone(), vec![MediaMatch::ANY])]),
+    };
+    let listeners =
+        RolePolicy { produces: Vec::new(), receives: BTreeMap::from([(speaker.clone(), vec![audio])]) };
+    RoomType {
+        name: "stage".to_owned(),
+        default_role: listener.clone(),
+        roles: BTreeMap::from([(speaker, speakers), (listener, listeners)]),
+    }
+}
+
+#[test]
+fn the_table_of_the_room_type_decides_who_receives_and_who_sends() {
+    let mut world = World::new(stage(), Limits::default());
+    let peer = PeerId::parse("ann").expect("id");
+    world.event(Event::Connected { session: SessionId(1), peer, role: Some(Role::new("speaker")) });
+    let ann = world.transport(1, true);
+    assert!(world.reply(1, join("ann")).is_ok());
+    let bob = world.peer(2, "bob");
+    world.produce(1, &ann, MediaKind::Audio);
+    world.produce(1, &ann, MediaKind::Video);
+    assert_eq!(world.asks.len(), 1, "audio only");
+    let error = world.reply(2, produce(&bob, MediaKind::Audio, json!({}))).expect_err("refused");
+    assert_eq!(error.code(), 403);
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Connect(u64),
+    Drop(usize),
+    Join(usize),
+    Transport(usize, bool, bool),
+    Produce(usize, bool),
+    CloseProducer(usize),
+    PauseProducer(usize, bool),
+    CloseTransport(usize),
+    Answer(usize, bool),
+    Work(usize),
+    Fail,
+    KillWorker,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (0_u64..6).prop_map(Step::Connect),
+        1 => any::<usize>().prop_map(Step::Drop),
+        4 => any::<usize>().prop_map(Step::Join),
+        5 => (any::<usize>(), any::<bool>(), any::<bool>()).prop_map(|(s, p, c)| Step::Transport(s, p, c)),
+        6 => (any::<usize>(), any::<bool>()).prop_map(|(s, v)| Step::Produce(s, v)),
+        1 => any::<usize>().prop_map(Step::CloseProducer),
+        1 => (any::<usize>(), any::<bool>()).prop_map(|(p, on)| Step::PauseProducer(p, on)),
+        1 => any::<usize>().prop_map(Step::CloseTransport),
+        4 => (any::<usize>(), prop::bool::weighted(0.8)).prop_map(|(a, yes)| Step::Answer(a, yes)),
+        12 => (1_usize..6).prop_map(Step::Work),
+        1 => Just(Step::Fail),
+        1 => Just(Step::KillWorker),
+    ]
+}
+
+impl World {
+    fn random(&mut self, step: Step, sessions: &mut Vec<u64>, last_session: &mut u64) {
+        let pick = |all: &[u64], at: usize| (!all.is_empty()).then(|| all[at % all.len()]);
+        match step {
+            Step::Connect(peer) => {
+                *last_session += 1;
+                sessions.push(*last_session);
+                self.connect(*last_session, &format!("peer{peer}"));
+            }
+            Step::Drop(at) => {
+                if let Some(session) = pick(sessions, at) {
+                    sessions.retain(|s| *s != session);
+                    self.event(Event::Disconnected(SessionId(session)));
+                }
+            }
+            Step::Join(at) => {
+                if let Some(session) = pick(sessions, at) {
+                    self.ask(session, join("x"));
+                }
+            }
+            Step::Transport(at, producing, consuming) => {
+                if let Some(session) = pick(sessions, at) {
+                    self.ask(session, create(producing, consuming));
+                }
+            }
+            Step::Produce(at, video) => {
+                let Some(session) = pick(sessions, at) else { return };
+                let Some(peer) = self.room.peers.get(&SessionId(session)) else { return };
+                let Some(transport) = peer.transports.keys().next().cloned() else { return };
+                let kind = if video { MediaKind::Video } else { MediaKind::Audio };
+                self.ask(session, produce(&transport, kind, json!({})));
+            }
+            Step::CloseProducer(at) => {
+                if let Some((id, owner)) = self.a_producer(at) {
+                    self.ask(owner.0, Request::CloseProducer(id));
+                }
+            }
+            Step::PauseProducer(at, on) => {
+                if let Some((id, owner)) = self.a_producer(at) {
+                    let message = if on { Request::PauseProducer(id) } else { Request::ResumeProducer(id) };
+                    self.ask(owner.0, message);
+                }
+            }
+            Step::CloseTransport(at) => {
+                let all: Vec<_> = self.transports.iter().cloned().collect();
+                if !all.is_empty() {
+                    self.event(Event::TransportClosed(TransportId::new(all[at % all.len()].as_str())));
+                }
+            }
+            Step::Answer(at, accepted) => {
+                if !self.asks.is_empty() {
+                    let at = at % self.asks.len();
+                    let (session, ask, ..) = self.asks.remove(at);
+                    self.event(Event::Answered { session, ask, accepted });
+                }
+            }
+            Step::Work(count) => (0..count).for_each(|_| {
+                self.step();
+            }),
+            Step::Fail => {
+                if let Some((op, what)) = self.work.pop_front() {
+                    // Closing does not fail: a worker that does not close is a worker that died.
+                    let closes = matches!(
+                        what,
+                        MediaOp::CloseTransport(_) | MediaOp::CloseProducer(_) | MediaOp::CloseConsumer(_)
+                    );
+                    let result = if closes {
+                        self.perform(what)
+                    } else {
+                        Err(MediaFailure::Unavailable("injected".to_owned()))
+                    };
+                    self.event(Event::MediaDone { op, result });
+                }
+            }
+            Step::KillWorker => {
+                self.transports.clear();
+                self.producers.clear();
+                self.consumers.clear();
+                self.work.clear();
+                self.event(Event::RouterLost);
+            }
+        }
+    }
+
+    fn a_producer(&self, at: usize) -> Option<(ProducerId, SessionId)> {
+        let count = self.room.producers.len();
+        if count == 0 {
+            return None;
+        }
+        self.room.producers.get_index(at % count).map(|(id, producer)| (id.clone(), producer.owner))
+    }
+
+    /// What must hold once no work is under way.
+    fn check_settled(&self) {
+        assert!(self.room.pending.is_empty());
+        let held = self.room.held();
+        assert_eq!(held.transports, self.transports.len(), "transports here and in the worker");
+        assert_eq!(held.producers, self.producers.len());
+        assert_eq!(held.consumers, self.consumers.len());
+        let mut reached = BTreeSet::new();
+        for (id, consumer) in &self.room.consumers {
+            let producer = &self.room.producers[&consumer.producer];
+            assert_ne!(producer.owner, consumer.receiver, "nobody receives himself");
+            assert!(reached.insert((consumer.producer.clone(), consumer.receiver)), "twice");
+            assert!(self.room.peers[&consumer.receiver].consumers.contains(id));
+        }
+        for (id, producer) in &self.room.producers {
+            assert!(self.room.peers[&producer.owner].producers.contains(id));
+            for (session, peer) in &self.room.peers {
+                let able = peer.joined.is_some() && peer.receive_transport().is_some();
+                let refused = matches!(producer.receivers.get(session), Some(Link::Refused));
+                if able && *session != producer.owner && !refused {
+                    assert!(reached.contains(&(id.clone(), *session)), "{id} does not reach {session:?}");
+                }
+            }
+        }
+        for peer in self.room.peers.values() {
+            assert_eq!((peer.producers_coming, peer.consumers_coming, peer.transports_coming.len()), (0, 0, 0));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn whatever_happens_media_reaches_everyone_once_and_nothing_is_left_behind(
+        steps in proptest::collection::vec(step(), 1..120),
+    ) {
+        let mut world = World::open();
+        let (mut sessions, mut last_session) = (Vec::new(), 0);
+        for step in steps {
+            world.random(step, &mut sessions, &mut last_session);
+        }
+        world.settle();
+        world.check_settled();
+        for session in sessions {
+            world.event(Event::Disconnected(SessionId(session)));
+        }
+        world.settle();
+        world.check_settled();
+        prop_assert_eq!(world.room.held(), Held::default());
+        prop_assert!(world.transports.is_empty() && world.producers.is_empty() && world.consumers.is_empty());
+        prop_assert!(world.room.poll_timeout().is_some());
+        prop_assert!(world.room.sessions.is_empty());
+    }
+}

@@ -1,0 +1,175 @@
+//! Key frame requests of one producer stream: however many consumers ask, one PLI per interval goes out.
+//!
+//! The first request goes out at once. While its key frame is awaited, further requests only cause a repeat
+//! when the wait ends in vain. With a request delay (`keyFrameRequestDelay` of a producer), a request that
+//! comes within the delay after the previous one is held back until it ends.
+
+use std::time::{Duration, Instant};
+
+/// How long a key frame is waited for before it is asked for again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// Repeats for one request that nobody renews: a sender that answers none of them is paused or gone, and its
+/// consumers ask again when it comes back.
+const MAX_RETRIES: u8 = 5;
+
+/// When to ask a publisher for a key frame. Call [`KeyFrameRequests::poll`] after each request and when
+/// [`KeyFrameRequests::next_timeout`] is reached.
+#[derive(Clone, Debug)]
+pub struct KeyFrameRequests {
+    delay: Duration,
+    /// Somebody asked and nothing went out yet for it.
+    requested: bool,
+    /// No request goes out before this.
+    held_until: Option<Instant>,
+    awaited: Option<Awaited>,
+}
+
+/// A request that went out.
+#[derive(Clone, Copy, Debug)]
+struct Awaited {
+    retry_at: Instant,
+    retries: u8,
+}
+
+impl KeyFrameRequests {
+    /// `delay`: the least time between two requests, zero for none.
+    #[must_use]
+    pub const fn new(delay: Duration) -> Self {
+        Self { delay, requested: false, held_until: None, awaited: None }
+    }
+
+    /// A consumer needs a key frame.
+    pub fn request(&mut self, now: Instant) {
+        match &mut self.awaited {
+            // The one on its way serves this consumer too; the retries start anew for it.
+            Some(awaited) if now < awaited.retry_at => awaited.retries = 0,
+            _ => self.requested = true,
+        }
+    }
+
+    /// A key frame is needed whatever is on its way (the stream has just been resumed or restarted).
+    pub fn force(&mut self) {
+        self.awaited = None;
+        self.held_until = None;
+        self.requested = true;
+    }
+
+    /// A key frame came: what was asked for is fulfilled.
+    pub fn key_frame_received(&mut self, _now: Instant) {
+        self.awaited = None;
+        self.requested = false;
+    }
+
+    /// Forgets everything: nobody wants the stream any more, or it is paused.
+    pub fn cancel(&mut self) {
+        self.awaited = None;
+        self.requested = false;
+    }
+
+    /// Whether to send a PLI (or FIR) now.
+    pub fn poll(&mut self, now: Instant) -> bool {
+        if let Some(awaited) = self.awaited
+            && now >= awaited.retry_at
+        {
+            if awaited.retries < MAX_RETRIES || self.requested {
+                let retries = if self.requested { 0 } else { awaited.retries + 1 };
+                self.send(now, retries);
+                return true;
+            }
+            self.awaited = None;
+        }
+        if !self.requested || self.held_until.is_some_and(|until| now < until) {
+            return false;
+        }
+        self.send(now, 0);
+        true
+    }
+
+    /// When to poll next.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let retry = self.awaited.map(|awaited| awaited.retry_at);
+        let held = if self.requested { self.held_until } else { None };
+        [retry, held].into_iter().flatten().min()
+    }
+
+    /// Whether a key frame was asked for and has not come.
+    #[must_use]
+    pub const fn is_awaiting(&self) -> bool {
+        self.awaited.is_some() || self.requested
+    }
+
+    fn send(&mut self, now: Instant, retries: u8) {
+        self.requested = false;
+        self.awaited = Some(Awaited { retry_at: now + RETRY_INTERVAL, retries });
+        self.held_until = (!self.delay.is_zero()).then(|| now + self.delay);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(value: u64) -> Duration {
+        Duration::from_millis(value)
+    }
+
+    #[test]
+    fn a_thousand_consumers_cause_one_request() {
+        let start = Instant::now();
+        let mut requests = KeyFrameRequests::new(Duration::ZERO);
+        let mut sent = 0;
+        for consumer in 0..1000 {
+            let now = start + Duration::from_micros(consumer * 500);
+            requests.request(now);
+            sent += u32::from(requests.poll(now));
+        }
+        assert_eq!(sent, 1);
+        requests.key_frame_received(start + ms(600));
+        assert_eq!(requests.next_timeout(), None);
+        requests.request(start + ms(700));
+        assert!(requests.poll(start + ms(700)), "the next need is a new request");
+    }
+
+    #[test]
+    fn asks_again_until_the_key_frame_comes() {
+        let start = Instant::now();
+        let mut requests = KeyFrameRequests::new(Duration::ZERO);
+        requests.request(start);
+        assert!(requests.poll(start));
+        let mut now = start;
+        for _ in 0..3 {
+            assert!(!requests.poll(now + ms(999)));
+            now = requests.next_timeout().unwrap();
+            assert!(requests.poll(now));
+        }
+        assert_eq!(now, start + ms(3000));
+        requests.key_frame_received(now);
+        assert!(!requests.poll(now + ms(5000)));
+    }
+
+    #[test]
+    fn gives_up_on_a_dead_sender() {
+        let start = Instant::now();
+        let mut requests = KeyFrameRequests::new(Duration::ZERO);
+        requests.request(start);
+        let mut sent = u32::from(requests.poll(start));
+        while let Some(next) = requests.next_timeout() {
+            sent += u32::from(requests.poll(next));
+        }
+        assert_eq!(sent, 1 + u32::from(MAX_RETRIES));
+    }
+
+    #[test]
+    fn delay_holds_back_the_next_request_and_does_not_lose_it() {
+        let start = Instant::now();
+        let mut requests = KeyFrameRequests::new(ms(3000));
+        requests.request(start);
+        assert!(requests.poll(start));
+        requests.key_frame_received(start + ms(100));
+        requests.request(start + ms(200));
+        assert!(!requests.poll(start + ms(200)));
+        assert_eq!(requests.next_timeout(), Some(start + ms(3000)));
+        assert!(requests.poll(start + ms(3000)));
+    }
+}

@@ -1,0 +1,97 @@
+use super::*;
+
+fn ms(value: u64) -> Duration {
+    Duration::from_millis(value)
+}
+
+/// A generator without delay that has seen `first`.
+fn started(first: u64, now: Instant) -> NackGenerator {
+    let mut nack = NackGenerator::new(Duration::ZERO);
+    nack.received(first, false, now);
+    nack
+}
+
+fn asked(nack: &mut NackGenerator, now: Instant) -> Vec<u16> {
+    let mut out = Vec::new();
+    nack.poll(now, &mut out);
+    out
+}
+
+#[test]
+fn gap_is_asked_for_and_its_packets_are_recovered() {
+    let now = Instant::now();
+    let mut nack = started(70_000, now);
+    assert_eq!(nack.received(70_004, false, now), NackOutcome::Noted);
+    assert_eq!(asked(&mut nack, now), [70_001, 70_002, 70_003].map(|seq: u64| seq as u16));
+    assert!(asked(&mut nack, now).is_empty(), "not twice at once");
+    assert_eq!(nack.received(70_002, false, now), NackOutcome::Recovered);
+    assert_eq!(asked(&mut nack, now + DEFAULT_RTT), [70_001, 70_003].map(|seq: u64| seq as u16));
+}
+
+#[test]
+fn sequence_wrap_generates_no_nack() {
+    let now = Instant::now();
+    let mut nack = started(65_536 + 65_530, now);
+    for seq in 65_531..65_560 {
+        nack.received(65_536 + seq, false, now);
+        assert!(asked(&mut nack, now).is_empty());
+    }
+    assert_eq!(nack.next_timeout(), None);
+}
+
+#[test]
+fn gap_over_the_wrap_is_asked_for_in_order() {
+    let now = Instant::now();
+    let mut nack = started(65_536 + 65_534, now);
+    nack.received(2 * 65_536 + 2, false, now);
+    assert_eq!(asked(&mut nack, now), [65_535, 0, 1]);
+}
+
+#[test]
+fn packet_reordered_within_the_delay_is_not_asked_for() {
+    let now = Instant::now();
+    let mut nack = NackGenerator::new(DEFAULT_DELAY);
+    nack.received(70_000, false, now);
+    nack.received(70_002, false, now);
+    assert!(asked(&mut nack, now).is_empty());
+    assert_eq!(nack.next_timeout(), Some(now + DEFAULT_DELAY));
+    assert_eq!(nack.received(70_001, false, now + ms(9)), NackOutcome::Reordered);
+    assert_eq!(nack.next_timeout(), None);
+    assert!(asked(&mut nack, now + ms(50)).is_empty());
+}
+
+#[test]
+fn asks_ten_times_a_round_trip_apart_and_gives_up() {
+    let start = Instant::now();
+    let mut nack = started(70_000, start);
+    nack.set_rtt(ms(60));
+    nack.received(70_002, false, start);
+    let mut times = Vec::new();
+    while let Some(at) = nack.next_timeout() {
+        if !asked(&mut nack, at).is_empty() {
+            times.push(at - start);
+        }
+    }
+    assert_eq!(times, (0..10).map(|attempt| ms(attempt * 60)).collect::<Vec<_>>());
+    assert_eq!(nack.given_up(), 1);
+}
+
+#[test]
+fn too_wide_a_gap_wants_a_key_frame() {
+    let now = Instant::now();
+    let mut nack = started(70_000, now);
+    assert_eq!(nack.received(70_000 + 1_002, false, now), NackOutcome::KeyFrameNeeded);
+    assert_eq!(nack.pending(), 0);
+    assert_eq!(nack.received(71_003, false, now), NackOutcome::Noted);
+}
+
+#[test]
+fn full_list_drops_what_a_key_frame_made_useless_first() {
+    let now = Instant::now();
+    let mut nack = started(70_000, now);
+    nack.received(70_700, false, now);
+    nack.received(70_701, true, now);
+    assert_eq!(nack.received(71_202, false, now), NackOutcome::Noted);
+    assert_eq!(nack.pending(), 500, "only what follows the key frame is waited for");
+    assert_eq!(nack.given_up(), 699);
+}

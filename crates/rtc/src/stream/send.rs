@@ -1,0 +1,322 @@
+//! An outgoing RTP stream: what was sent, what its receiver reports, and which packets to repeat.
+//!
+//! Owns the statistics, the sender report (RFC 3550, section 6.4.1), NACK handling, the numbering of the
+//! repair stream (RFC 4588) and the score. Keeps no packet: a repeat names the producer's stored packet and
+//! how to write its header again (see [`super::sent`]).
+
+use super::{
+    BaseStats, NtpTime, ReportBlock, ScoreChange, SenderInfo, StreamParams, StreamStats,
+    recv::KeyFrameRequest,
+    round_trip,
+    score::{Interval, MAX_SCORE, Score},
+    sent::{Lookup, SentMap, SentPacket},
+};
+use crate::{rate::RateCounter, rtcp::compact_delay};
+use std::time::{Duration, Instant};
+
+/// Round trip assumed until one is measured.
+const DEFAULT_RTT: Duration = Duration::from_millis(100);
+/// A stream that sent nothing for so long cannot tell where its RTP timeline is: it makes no sender report.
+const MAX_SENDER_REPORT_AGE: Duration = Duration::from_secs(2);
+/// Repeats that may follow each other without new packets between them. Each new packet allows one more, up
+/// to this many: enough for half of all packets (repeats included) being lost, and a limit on what a receiver
+/// that asks for everything can make us send.
+const MAX_REPEAT_CREDIT: u32 = 500;
+/// Credit of a new stream.
+const INITIAL_REPEAT_CREDIT: u32 = 50;
+
+/// A packet that goes out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OutgoingPacket {
+    /// Its sequence number, origin and rewriting.
+    pub sent: SentPacket,
+    /// RTP timestamp as sent.
+    pub timestamp: u32,
+    /// Bytes of the whole RTP packet before encryption.
+    pub len: usize,
+    /// Bytes of payload, without padding.
+    pub payload_len: usize,
+}
+
+/// A packet to send again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repeat {
+    /// What to send: fetch `origin_seq` from the store of `origin` and write its header again.
+    pub packet: SentPacket,
+    /// The extended sequence number in the repair stream, when there is one; else the packet goes out under
+    /// its own number, byte for byte as before.
+    pub rtx_seq: Option<u64>,
+}
+
+/// One outgoing stream.
+#[derive(Clone, Debug)]
+pub struct SendStream {
+    params: StreamParams,
+    sent: Option<SentMap>,
+    /// Extended number of the next packet of the repair stream.
+    next_rtx_seq: u64,
+    repeat_credit: u32,
+    repeats_refused: u64,
+    rate: RateCounter,
+    octets: u64,
+    /// Newest timestamp and when it was sent.
+    newest: Option<(u32, Instant)>,
+    rtt: Option<Duration>,
+    packets_lost: i32,
+    fraction_lost: u8,
+    jitter: u32,
+    score: Score,
+    scored: Scored,
+    receiver_reference_time: Option<(NtpTime, Instant)>,
+    packets_retransmitted: u64,
+    packets_repaired: u64,
+    nack_count: u64,
+    nack_packet_count: u64,
+    pli_count: u64,
+    fir_count: u64,
+}
+
+/// Totals when the score was last updated.
+#[derive(Clone, Copy, Debug, Default)]
+struct Scored {
+    sent: u64,
+    lost: u64,
+    repaired: u64,
+    retransmitted: u64,
+}
+
+impl SendStream {
+    /// A stream that starts with the best score. `first_rtx_seq` starts the repair stream's numbering and
+    /// should be random (RFC 3550, section 5.1).
+    #[must_use]
+    pub fn new(params: StreamParams, first_rtx_seq: u16, now: Instant) -> Self {
+        Self {
+            sent: params.use_nack.then(|| SentMap::new(params.retransmission_window(), now)),
+            next_rtx_seq: u64::from(first_rtx_seq),
+            repeat_credit: INITIAL_REPEAT_CREDIT,
+            repeats_refused: 0,
+            rate: RateCounter::new(RateCounter::MEDIA),
+            octets: 0,
+            newest: None,
+            rtt: None,
+            packets_lost: 0,
+            fraction_lost: 0,
+            jitter: 0,
+            score: Score::new(MAX_SCORE),
+            scored: Scored::default(),
+            receiver_reference_time: None,
+            packets_retransmitted: 0,
+            packets_repaired: 0,
+            nack_count: 0,
+            nack_packet_count: 0,
+            pli_count: 0,
+            fir_count: 0,
+            params,
+        }
+    }
+
+    /// What was negotiated.
+    #[must_use]
+    pub const fn params(&self) -> &StreamParams {
+        &self.params
+    }
+
+    /// Counts and remembers a packet that goes out. `false`: it went out before, do not send it.
+    pub fn sent(&mut self, packet: &OutgoingPacket, now: Instant) -> bool {
+        if let Some(sent) = &mut self.sent
+            && !sent.insert(&packet.sent, now)
+        {
+            return false;
+        }
+        self.rate.add(if packet.payload_len == 0 { 0 } else { packet.len }, now);
+        self.octets += packet.payload_len as u64;
+        self.repeat_credit = (self.repeat_credit + 1).min(MAX_REPEAT_CREDIT);
+        let newer = |&(newest, _): &(u32, Instant)| packet.timestamp.wrapping_sub(newest).cast_signed() > 0;
+        if self.newest.as_ref().is_none_or(newer) {
+            self.newest = Some((packet.timestamp, now));
+        }
+        true
+    }
+
+    /// A NACK packet asks for `seqs`: appends what to repeat now. Not twice within a round trip, not more
+    /// than ten times each, and not much more in all than was sent.
+    pub fn on_nack(&mut self, seqs: impl IntoIterator<Item = u16>, now: Instant, out: &mut Vec<Repeat>) {
+        self.nack_count += 1;
+        let rtt = self.rtt.unwrap_or(DEFAULT_RTT);
+        for seq in seqs {
+            self.nack_packet_count += 1;
+            let Some(sent) = &mut self.sent else { continue };
+            if self.repeat_credit == 0 {
+                self.repeats_refused += 1;
+                continue;
+            }
+            match sent.request(seq, rtt, now) {
+                Lookup::Repeat { packet, first } => {
+                    self.repeat_credit -= 1;
+                    self.packets_retransmitted += 1;
+                    self.packets_repaired += u64::from(first);
+                    let rtx_seq = self.params.rtx.map(|_| self.take_rtx_seq());
+                    out.push(Repeat { packet, rtx_seq });
+                }
+                Lookup::Refused => self.repeats_refused += 1,
+                Lookup::Unknown => {}
+            }
+        }
+    }
+
+    /// The next number of the repair stream, for what else goes out on it (probing, padding).
+    pub const fn take_rtx_seq(&mut self) -> u64 {
+        let seq = self.next_rtx_seq;
+        self.next_rtx_seq += 1;
+        seq
+    }
+
+    /// Counts a key frame request of the receiver.
+    pub const fn on_key_frame_request(&mut self, request: KeyFrameRequest) {
+        match request {
+            KeyFrameRequest::Pli => self.pli_count += 1,
+            KeyFrameRequest::Fir(_) => self.fir_count += 1,
+        }
+    }
+
+    /// The receiver's report block about this stream; `wall` is the wall clock that our sender reports carry.
+    pub fn on_receiver_report(&mut self, block: &ReportBlock, wall: NtpTime) {
+        if let Some(rtt) = round_trip(wall, block.last_sr, block.delay_since_last_sr) {
+            self.rtt = Some(rtt);
+        }
+        self.packets_lost = block.cumulative_lost;
+        self.fraction_lost = block.fraction_lost;
+        self.jitter = block.jitter;
+        self.update_score();
+    }
+
+    /// Our sender report: `None` until something was sent, and after two silent seconds.
+    #[must_use]
+    pub fn sender_report(&self, wall: NtpTime, now: Instant) -> Option<SenderInfo> {
+        let (timestamp, sent_at) = self.newest?;
+        let elapsed = now.saturating_duration_since(sent_at);
+        if elapsed > MAX_SENDER_REPORT_AGE {
+            return None;
+        }
+        let ticks = elapsed.as_micros() as u64 * u64::from(self.params.clock_rate) / 1_000_000;
+        Some(SenderInfo {
+            ssrc: self.params.ssrc,
+            ntp: wall,
+            rtp_timestamp: timestamp.wrapping_add(ticks as u32),
+            packet_count: self.rate.total_packets() as u32,
+            octet_count: self.octets as u32,
+        })
+    }
+
+    /// The receiver told its reference time (RFC 3611, section 4.4).
+    pub const fn on_receiver_reference_time(&mut self, ntp: NtpTime, now: Instant) {
+        self.receiver_reference_time = Some((ntp, now));
+    }
+
+    /// LRR and DLRR of our answer to it (RFC 3611, section 4.5).
+    #[must_use]
+    pub fn delay_since_last_rr(&self, now: Instant) -> Option<(u32, u32)> {
+        self.receiver_reference_time.map(|(ntp, received_at)| {
+            (ntp.compact(), compact_delay(now.saturating_duration_since(received_at)))
+        })
+    }
+
+    /// The consumer is paused: what was sent is not repeated any more.
+    pub fn pause(&mut self) {
+        if let Some(sent) = &mut self.sent {
+            sent.clear();
+        }
+        self.jitter = 0;
+    }
+
+    /// The score, 0 to 10.
+    #[must_use]
+    pub const fn score(&self) -> u8 {
+        self.score.current()
+    }
+
+    /// The change of the score since the last call.
+    pub fn poll_score_change(&mut self) -> Option<ScoreChange> {
+        self.score.take_change()
+    }
+
+    /// Round trip to the receiver.
+    #[must_use]
+    pub const fn rtt(&self) -> Option<Duration> {
+        self.rtt
+    }
+
+    /// Loss that the receiver reported last, in 1/256.
+    #[must_use]
+    pub const fn fraction_lost(&self) -> u8 {
+        self.fraction_lost
+    }
+
+    /// Requests for repeats that were refused for their number.
+    #[must_use]
+    pub const fn repeats_refused(&self) -> u64 {
+        self.repeats_refused
+    }
+
+    /// Bits per second, repeats not counted.
+    pub fn bitrate(&mut self, now: Instant) -> u64 {
+        self.rate.bitrate(now)
+    }
+
+    /// Everything that is reported.
+    pub fn stats(&mut self, now: Instant) -> StreamStats {
+        StreamStats {
+            base: BaseStats {
+                packets_lost: self.packets_lost,
+                fraction_lost: self.fraction_lost,
+                jitter: self.jitter,
+                packets_discarded: 0,
+                packets_retransmitted: self.packets_retransmitted,
+                packets_repaired: self.packets_repaired,
+                nack_count: self.nack_count,
+                nack_packet_count: self.nack_packet_count,
+                pli_count: self.pli_count,
+                fir_count: self.fir_count,
+                rtx_packets_discarded: 0,
+                round_trip_time_ms: self.rtt.map_or(0.0, |rtt| rtt.as_secs_f32() * 1000.0),
+                score: self.score.current(),
+            },
+            packet_count: self.rate.total_packets(),
+            byte_count: self.rate.total_bytes(),
+            bitrate: self.rate.bitrate(now),
+        }
+    }
+
+    /// Bytes of memory held beyond the struct itself.
+    #[must_use]
+    pub fn allocated_bytes(&self) -> usize {
+        self.sent.as_ref().map_or(0, SentMap::allocated_bytes)
+    }
+
+    /// Scores the interval since the last report.
+    fn update_score(&mut self) {
+        let total = Scored {
+            sent: self.rate.total_packets(),
+            lost: u64::from(self.packets_lost.max(0).unsigned_abs()),
+            repaired: self.packets_repaired,
+            retransmitted: self.packets_retransmitted,
+        };
+        let last = std::mem::replace(&mut self.scored, total);
+        let sent = total.sent - last.sent;
+        if sent == 0 {
+            self.score.push(MAX_SCORE);
+            return;
+        }
+        let lost = total.lost.saturating_sub(last.lost).min(sent);
+        let interval = Interval {
+            delivered: sent,
+            lost,
+            repaired: (total.repaired - last.repaired).min(lost),
+            retransmitted: total.retransmitted - last.retransmitted,
+        };
+        self.score.push(interval.score());
+    }
+}
+
+#[cfg(test)]
+mod tests;

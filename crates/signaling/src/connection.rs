@@ -1,0 +1,317 @@
+//! One client's WebSocket: reads its frames within limits, writes what the room says, notices when it is gone.
+//!
+//! The task owns the session: when it ends, for whatever reason, the peer has left its room.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use host::{Session, SessionGone, ToClient};
+use room::{AskId, Reply, RequestId, close_code};
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tracing::debug;
+
+use crate::codec::{self, CodecError, Frame};
+use crate::dialect::{self, Dialect};
+use crate::limits::{Bucket, GatewayLimits};
+
+/// How long the network may take to accept what is written. A client that stalls longer is gone.
+const SEND_DEADLINE: Duration = Duration::from_secs(10);
+/// Messages written per flush.
+const WRITE_BATCH: usize = 64;
+/// How often deadlines are looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Why a connection ended.
+#[derive(Debug)]
+enum End {
+    /// The client closed it, or the network did.
+    Gone,
+    /// Nothing came from the client, or nothing could be sent to it.
+    Silent,
+    /// We close it.
+    Close { code: u16, reason: &'static str },
+}
+
+impl From<SessionGone> for End {
+    fn from(_: SessionGone) -> Self {
+        Self::Close { code: close_code::SHUTDOWN, reason: "the room has ended" }
+    }
+}
+
+struct Connection {
+    session: Session,
+    limits: Arc<GatewayLimits>,
+    dialect: Dialect,
+    bucket: Bucket,
+    malformed: u32,
+    last_request: u64,
+    requests: HashMap<RequestId, Waiting>,
+    last_ask: u64,
+    asks: HashMap<u64, (AskId, Instant)>,
+    last_seen: Instant,
+    last_ping: Instant,
+    out: Vec<Message>,
+}
+
+/// A client's request that the room has not answered yet.
+struct Waiting {
+    /// `None` for a notification: nobody waits for the answer.
+    id: Option<u64>,
+    since: Instant,
+}
+
+/// Serves one client until it is over.
+pub(crate) async fn run(
+    socket: WebSocket,
+    session: Session,
+    mut messages: mpsc::Receiver<ToClient>,
+    limits: Arc<GatewayLimits>,
+) {
+    let id = session.id().0;
+    let (mut sink, mut stream) = socket.split();
+    let mut connection = Connection::new(session, limits, Instant::now());
+    let end = connection.serve(&mut sink, &mut stream, &mut messages).await;
+    debug!(session = id, ?end, "session ended");
+    let why = match &end {
+        End::Gone => "gone",
+        End::Silent => "silent",
+        End::Close { .. } => "closed",
+    };
+    metrics::counter!("tureen_signaling_sessions_ended_total", "why" => why).increment(1);
+    // The room is told before the goodbye is written: a client that does not read holds nothing.
+    drop(connection);
+    if let End::Close { code, reason } = end {
+        let frame = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
+        let goodbye = async {
+            // Written, then the client's own close frame awaited, so that the code is not lost in a reset.
+            if sink.send(frame).await.is_ok() {
+                while let Some(Ok(_)) = stream.next().await {}
+            }
+        };
+        let _ = tokio::time::timeout(TICK, goodbye).await;
+    }
+}
+
+impl Connection {
+    fn new(session: Session, limits: Arc<GatewayLimits>, now: Instant) -> Self {
+        Self {
+            session,
+            bucket: Bucket::new(&limits, now),
+            limits,
+            dialect: Dialect::default(),
+            malformed: 0,
+            last_request: 0,
+            requests: HashMap::new(),
+            last_ask: 0,
+            asks: HashMap::new(),
+            last_seen: now,
+            last_ping: now,
+            out: Vec::new(),
+        }
+    }
+
+    async fn serve(
+        &mut self,
+        sink: &mut SplitSink<WebSocket, Message>,
+        stream: &mut SplitStream<WebSocket>,
+        messages: &mut mpsc::Receiver<ToClient>,
+    ) -> End {
+        let mut tick = tokio::time::interval(TICK.min(self.limits.ping_interval()));
+        let mut batch = Vec::with_capacity(WRITE_BATCH);
+        loop {
+            let step = tokio::select! {
+                frame = stream.next() => self.incoming(frame).await,
+                count = messages.recv_many(&mut batch, WRITE_BATCH) => {
+                    self.outgoing(&mut batch, count)
+                }
+                _ = tick.tick() => self.tick(Instant::now()).await,
+            };
+            // What was said before the end is still written.
+            let written = self.write(sink).await;
+            if let Err(end) = step.and(written) {
+                return end;
+            }
+        }
+    }
+
+    async fn write(&mut self, sink: &mut SplitSink<WebSocket, Message>) -> Result<(), End> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        let messages = std::mem::take(&mut self.out);
+        let send = async {
+            for message in messages {
+                sink.feed(message).await?;
+            }
+            sink.flush().await
+        };
+        match tokio::time::timeout(SEND_DEADLINE, send).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(End::Gone),
+            Err(_) => Err(End::Silent),
+        }
+    }
+
+    async fn incoming(&mut self, frame: Option<Result<Message, axum::Error>>) -> Result<(), End> {
+        let Some(Ok(message)) = frame else { return Err(End::Gone) };
+        let now = Instant::now();
+        self.last_seen = now;
+        match message {
+            Message::Text(text) => match codec::parse(text.as_str()) {
+                Ok(Frame::Response { id, result }) => {
+                    if let Some((ask, _)) = self.asks.remove(&id) {
+                        self.session.answer(ask, result.is_ok()).await?;
+                    }
+                    Ok(())
+                }
+                Ok(Frame::Request { id, method, data }) => {
+                    self.request(Some(id), &method, data, now).await
+                }
+                Ok(Frame::Notification { method, data }) => self.request(None, &method, data, now).await,
+                Err(error) => self.malformed(&error),
+            },
+            Message::Binary(_) => {
+                self.malformed(&CodecError::Shape { what: "protoo frames are text", id: None })
+            }
+            Message::Ping(_) | Message::Pong(_) => Ok(()),
+            Message::Close(_) => Err(End::Gone),
+        }
+    }
+
+    async fn request(
+        &mut self,
+        id: Option<u64>,
+        method: &str,
+        data: Value,
+        now: Instant,
+    ) -> Result<(), End> {
+        if !self.bucket.take(now) {
+            count("rate_limited");
+            self.refuse(id, 429, "too many messages: slow down");
+            return Ok(());
+        }
+        if self.requests.len() >= self.limits.requests_in_flight {
+            count("too_many_in_flight");
+            self.refuse(id, 429, "too many requests without an answer: wait for some");
+            return Ok(());
+        }
+        match dialect::parse_request(method, data, &mut self.dialect) {
+            Ok(message) => {
+                self.last_request += 1;
+                let request = RequestId(self.last_request);
+                self.requests.insert(request, Waiting { id, since: now });
+                self.session.request(request, message).await?;
+            }
+            Err(error) => {
+                count("bad_request");
+                self.refuse(id, error.code, &error.reason);
+            }
+        }
+        Ok(())
+    }
+
+    fn malformed(&mut self, error: &CodecError) -> Result<(), End> {
+        count("malformed");
+        self.malformed = self.malformed.saturating_add(1);
+        self.refuse(error.request_id(), 400, &error.to_string());
+        if self.malformed >= self.limits.malformed_frames {
+            let reason = "too many frames that are no protoo messages";
+            return Err(End::Close { code: close_code::PROTOCOL, reason });
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, id: Option<u64>, code: u16, reason: &str) {
+        if let Some(id) = id {
+            self.say(codec::error_response(id, code, reason));
+        }
+    }
+
+    fn outgoing(&mut self, batch: &mut Vec<ToClient>, count: usize) -> Result<(), End> {
+        if count == 0 {
+            // The room hung up without a word: its queue to this client overflowed.
+            let reason = "this client does not keep up";
+            return Err(End::Close { code: close_code::TOO_SLOW, reason });
+        }
+        for message in batch.drain(..) {
+            match message {
+                ToClient::Reply { request, result } => self.reply(request, result),
+                ToClient::Notify(notification) => {
+                    for (method, data) in dialect::notification(&notification, self.dialect) {
+                        self.say(codec::notification(method, &data));
+                    }
+                }
+                ToClient::Ask { ask, request } => {
+                    let (method, data) = dialect::server_request(&request);
+                    self.last_ask += 1;
+                    let due = Instant::now() + self.limits.request_timeout();
+                    self.asks.insert(self.last_ask, (ask, due));
+                    self.say(codec::request(self.last_ask, method, &data));
+                }
+                ToClient::Close { code, reason } => return Err(End::Close { code, reason }),
+            }
+        }
+        Ok(())
+    }
+
+    fn reply(&mut self, request: RequestId, result: Result<Reply, room::RoomError>) {
+        // Not there: it was answered with a timeout.
+        let Some(Waiting { id, .. }) = self.requests.remove(&request) else { return };
+        let joined = matches!(result, Ok(Reply::Joined(_)));
+        if let Some(id) = id {
+            let text = match result {
+                Ok(reply) => codec::response(id, &dialect::reply(reply, self.dialect)),
+                Err(error) => codec::error_response(id, error.code(), &error.to_string()),
+            };
+            self.say(text);
+        }
+        if joined {
+            let (method, data) = dialect::version(self.dialect);
+            self.say(codec::notification(method, &data));
+        }
+    }
+
+    async fn tick(&mut self, now: Instant) -> Result<(), End> {
+        if now.saturating_duration_since(self.last_seen) >= self.limits.silence() {
+            return Err(End::Silent);
+        }
+        if now.saturating_duration_since(self.last_ping) >= self.limits.ping_interval() {
+            self.last_ping = now;
+            self.out.push(Message::Ping(axum::body::Bytes::new()));
+        }
+        let timeout = self.limits.request_timeout();
+        let late: Vec<_> = self.asks.iter().filter(|(_, (_, due))| *due <= now).map(|(id, _)| *id).collect();
+        for id in late {
+            if let Some((ask, _)) = self.asks.remove(&id) {
+                count("ask_timeout");
+                self.session.answer(ask, false).await?;
+            }
+        }
+        let mut unanswered = Vec::new();
+        self.requests.retain(|_, waiting| {
+            let keep = now.saturating_duration_since(waiting.since) < timeout;
+            if !keep {
+                unanswered.push(waiting.id);
+            }
+            keep
+        });
+        for id in unanswered {
+            count("request_timeout");
+            self.refuse(id, 504, "the server did not answer in time: try again, or reconnect");
+        }
+        Ok(())
+    }
+
+    fn say(&mut self, text: String) {
+        self.out.push(Message::Text(text.into()));
+    }
+}
+
+fn count(what: &'static str) {
+    metrics::counter!("tureen_signaling_errors_total", "what" => what).increment(1);
+}

@@ -1,0 +1,208 @@
+//! Method and data to a request of the room. Every refusal says which method, which field, what was expected.
+
+use std::sync::Arc;
+
+use ortc::{DtlsParameters, MediaKind, RtpCapabilities, RtpParameters};
+use room::{ConsumerId, Device, Layers, ProducerId, Request, TransportId};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::{Dialect, DialectError};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CreateTransport {
+    #[serde(default)]
+    force_tcp: Option<bool>,
+    #[serde(default)]
+    producing: Option<bool>,
+    #[serde(default)]
+    consuming: Option<bool>,
+    #[serde(default)]
+    app_data: Value,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ConnectTransport {
+    transport_id: String,
+    dtls_parameters: DtlsParameters,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OfTransport {
+    transport_id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OfProducer {
+    producer_id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OfConsumer {
+    consumer_id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Join {
+    #[serde(default)]
+    display_name: Option<String>,
+    #[serde(default)]
+    device: Option<Value>,
+    #[serde(default)]
+    rtp_capabilities: Option<RtpCapabilities>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Produce {
+    transport_id: String,
+    kind: MediaKind,
+    rtp_parameters: RtpParameters,
+    #[serde(default)]
+    app_data: Value,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PreferredLayers {
+    consumer_id: String,
+    spatial_layer: u8,
+    #[serde(default)]
+    temporal_layer: Option<u8>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Priority {
+    consumer_id: String,
+    priority: u8,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct DisplayName {
+    display_name: String,
+}
+
+/// Reads a request (or a notification that changes something, which the newer dialect sends instead). The dialect
+/// is learnt on the way.
+pub(crate) fn parse_request(method: &str, data: Value, dialect: &mut Dialect) -> Result<Request, DialectError> {
+    let fields = Fields { method, data };
+    Ok(match method {
+        "getRouterRtpCapabilities" => Request::RouterRtpCapabilities,
+        "createWebRtcTransport" => create_transport(fields.read()?, dialect),
+        "connectWebRtcTransport" => {
+            let ConnectTransport { transport_id, dtls_parameters } = fields.read()?;
+            Request::ConnectWebRtcTransport { transport: TransportId::new(transport_id), dtls_parameters }
+        }
+        "restartIce" => Request::RestartIce { transport: fields.transport()? },
+        "join" => join(fields.read()?),
+        "produce" => {
+            let Produce { transport_id, kind, rtp_parameters, app_data } = fields.read()?;
+            let app_data = match app_data {
+                Value::Null => json!({}),
+                Value::Object(_) => app_data,
+                _ => return Err(bad(method, "appData must be an object")),
+            };
+            Request::Produce {
+                transport: TransportId::new(transport_id),
+                kind,
+                rtp_parameters: Box::new(rtp_parameters),
+                app_data,
+            }
+        }
+        "closeProducer" => Request::CloseProducer(fields.producer()?),
+        "pauseProducer" => Request::PauseProducer(fields.producer()?),
+        "resumeProducer" => Request::ResumeProducer(fields.producer()?),
+        "pauseConsumer" => Request::PauseConsumer(fields.consumer()?),
+        "resumeConsumer" => Request::ResumeConsumer(fields.consumer()?),
+        "requestConsumerKeyFrame" => Request::RequestConsumerKeyFrame(fields.consumer()?),
+        "setConsumerPreferredLayers" => {
+            let PreferredLayers { consumer_id, spatial_layer, temporal_layer } = fields.read()?;
+            let layers = Layers { spatial: spatial_layer, temporal: temporal_layer };
+            Request::SetConsumerPreferredLayers(ConsumerId::new(consumer_id), layers)
+        }
+        "setConsumerPriority" => {
+            let Priority { consumer_id, priority } = fields.read()?;
+            if priority == 0 {
+                return Err(bad(method, "priority must be 1 to 255"));
+            }
+            Request::SetConsumerPriority(ConsumerId::new(consumer_id), priority)
+        }
+        "changeDisplayName" => Request::ChangeDisplayName(fields.read::<DisplayName>()?.display_name),
+        "getTransportStats" => Request::TransportStats(fields.transport()?),
+        "getProducerStats" => Request::ProducerStats(fields.producer()?),
+        "getConsumerStats" => Request::ConsumerStats(fields.consumer()?),
+        "produceData" | "getDataProducerStats" | "getDataConsumerStats" => {
+            let reason = format!("{method}: data channels are not supported by this server yet");
+            return Err(DialectError { code: 501, reason });
+        }
+        "applyNetworkThrottle" | "resetNetworkThrottle" => {
+            let reason = format!("{method}: throttling the network is not allowed on this server");
+            return Err(DialectError { code: 403, reason });
+        }
+        _ => return Err(DialectError { code: 404, reason: format!("no method {method:?} is known here") }),
+    })
+}
+
+fn create_transport(wire: CreateTransport, dialect: &mut Dialect) -> Request {
+    let direction = wire.app_data.get("direction").and_then(Value::as_str);
+    let (mut producing, mut consuming) = (wire.producing == Some(true), wire.consuming == Some(true));
+    if wire.producing.is_none() && wire.consuming.is_none() && direction.is_some() {
+        *dialect = Dialect::TypeScript;
+        producing = direction == Some("producer");
+        consuming = direction == Some("consumer");
+    }
+    Request::CreateWebRtcTransport { force_tcp: wire.force_tcp == Some(true), producing, consuming }
+}
+
+fn join(wire: Join) -> Request {
+    // A device is for show: what cannot be read is left out rather than refused.
+    let text = |device: &Value, key: &str| {
+        device.get(key).and_then(Value::as_str).map(|text| text.chars().take(64).collect::<String>())
+    };
+    let device = wire.device.map_or_else(Device::default, |device| Device {
+        flag: text(&device, "flag"),
+        name: text(&device, "name"),
+        version: text(&device, "version"),
+    });
+    Request::Join {
+        display_name: wire.display_name.unwrap_or_default(),
+        device,
+        rtp_capabilities: wire.rtp_capabilities.map(Arc::new),
+    }
+}
+
+struct Fields<'a> {
+    method: &'a str,
+    data: Value,
+}
+
+impl Fields<'_> {
+    fn read<T: DeserializeOwned>(self) -> Result<T, DialectError> {
+        serde_json::from_value(self.data).map_err(|error| bad(self.method, &error.to_string()))
+    }
+
+    fn transport(self) -> Result<TransportId, DialectError> {
+        Ok(TransportId::new(self.read::<OfTransport>()?.transport_id))
+    }
+
+    fn producer(self) -> Result<ProducerId, DialectError> {
+        Ok(ProducerId::new(self.read::<OfProducer>()?.producer_id))
+    }
+
+    fn consumer(self) -> Result<ConsumerId, DialectError> {
+        Ok(ConsumerId::new(self.read::<OfConsumer>()?.consumer_id))
+    }
+}
+
+fn bad(method: &str, what: &str) -> DialectError {
+    DialectError { code: 400, reason: format!("{method}: {what}") }
+}

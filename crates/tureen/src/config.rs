@@ -1,0 +1,97 @@
+//! Settings: defaults, below a TOML file, below `TUREEN_*` in the environment, below flags. Read, checked and reported
+//! whole before anything is started: all that is wrong is said at once.
+
+mod check;
+mod layers;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use room::Limits;
+use serde::{Deserialize, Serialize};
+use signaling::GatewayLimits;
+
+pub(crate) use check::Checked;
+pub(crate) use layers::load;
+
+/// Every setting. The names are those of the TOML file; in the environment `TUREEN_` and capitals, where a dot of a
+/// nested name is written as two underscores.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Where HTTP and WebSocket are served.
+    pub(crate) listen: SocketAddr,
+    /// A certificate chain in PEM, for HTTPS. Together with `tls_key`.
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Its private key in PEM.
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Allows plain HTTP on an address that others can reach, for example behind a TLS proxy.
+    pub(crate) insecure_listen_anywhere: bool,
+    /// Where media is received, as `IP` or `IP=ANNOUNCED`. Empty: chosen by `listen`.
+    pub(crate) media_addresses: Vec<String>,
+    /// The UDP and TCP ports of media workers, as `MIN-MAX`.
+    pub(crate) media_ports: String,
+    /// Media worker processes. 0: one per core that this process may use, less one, but at least two.
+    pub(crate) workers: usize,
+    /// The media worker's executable. Not set: `tureen-worker` beside this executable.
+    pub(crate) worker_bin: Option<PathBuf>,
+    /// What workers log: debug, warn, error, none.
+    pub(crate) worker_log_level: String,
+    /// Topics that workers log at debug and warn, for example ice, dtls, rtp.
+    pub(crate) worker_log_tags: Vec<String>,
+    /// What the server logs: a level, or directives like `info,signaling=debug`.
+    pub(crate) log: String,
+    /// What congestion control towards a client begins with, in bit/s.
+    pub(crate) initial_outgoing_bitrate: u64,
+    /// Seconds after a client's last sign of life until its ICE is called disconnected.
+    pub(crate) ice_consent_timeout_s: u8,
+    /// How many of everything.
+    pub(crate) limits: AllLimits,
+}
+
+/// How many of everything.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AllLimits {
+    /// Rooms open at once.
+    pub(crate) rooms: usize,
+    /// Sessions at once, over all rooms.
+    pub(crate) sessions: usize,
+    /// Of one room.
+    pub(crate) room: Limits,
+    /// Of one session.
+    pub(crate) session: GatewayLimits,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 4443)),
+            tls_cert: None,
+            tls_key: None,
+            insecure_listen_anywhere: false,
+            media_addresses: Vec::new(),
+            media_ports: "40000-49999".to_owned(),
+            workers: 0,
+            worker_bin: None,
+            worker_log_level: "error".to_owned(),
+            worker_log_tags: Vec::new(),
+            log: "info".to_owned(),
+            initial_outgoing_bitrate: 1_000_000,
+            ice_consent_timeout_s: 30,
+            limits: AllLimits {
+                rooms: 10_000,
+                sessions: 15_000,
+                room: Limits::default(),
+                session: GatewayLimits::default(),
+            },
+        }
+    }
+}
+
+impl Config {
+    /// As TOML, every setting with its value.
+    pub(crate) fn to_toml(&self) -> anyhow::Result<String> {
+        Ok(toml::to_string(self)?)
+    }
+}

@@ -1,0 +1,58 @@
+//! Prometheus text: gauges read when asked, counters as the crates count them.
+
+use anyhow::{Context, Result};
+use host::Host;
+use media::{ObjectCounts, WorkerPool, WorkerState};
+use metrics::{counter, describe_counter, describe_gauge, gauge};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+
+/// The recorder of this process.
+#[derive(Clone)]
+pub(crate) struct Metrics(PrometheusHandle);
+
+impl Metrics {
+    /// Takes the place of the process' metrics recorder; there can be one.
+    pub(crate) fn install() -> Result<Self> {
+        let handle = PrometheusBuilder::new().install_recorder().context("cannot install the metrics recorder")?;
+        describe_gauge!("tureen_workers", "Media workers that run.");
+        describe_gauge!("tureen_workers_configured", "Media workers that should run.");
+        describe_counter!("tureen_worker_deaths_total", "Media workers that ended without being told to.");
+        describe_gauge!("tureen_rooms", "Open rooms.");
+        describe_gauge!("tureen_sessions", "Signaling sessions.");
+        describe_gauge!("tureen_peers", "Peers that have joined a room.");
+        describe_gauge!("tureen_routers", "Routers in media workers.");
+        describe_gauge!("tureen_transports", "Transports in media workers.");
+        describe_gauge!("tureen_producers", "Producers in media workers.");
+        describe_gauge!("tureen_consumers", "Consumers in media workers.");
+        describe_counter!("tureen_room_events_total", "What happened in rooms, by event.");
+        describe_counter!("tureen_sessions_too_slow_total", "Sessions closed because the client did not read.");
+        describe_counter!("tureen_signaling_errors_total", "Frames and requests that were refused, by what.");
+        describe_counter!("tureen_signaling_refused_total", "Connections that were refused, by why.");
+        describe_counter!("tureen_signaling_sessions_ended_total", "Sessions that ended, by why.");
+        Ok(Self(handle))
+    }
+
+    /// All metrics of this moment.
+    pub(crate) fn render(&self, host: &Host, pool: &WorkerPool) -> String {
+        let totals = host.totals();
+        let workers = pool.status();
+        let running = workers.iter().filter(|worker| worker.state == WorkerState::Running).count();
+        let sum = |of: fn(&ObjectCounts) -> usize| workers.iter().map(|worker| of(&worker.objects)).sum();
+        for (gauge, value) in [
+            (gauge!("tureen_workers"), running),
+            (gauge!("tureen_workers_configured"), workers.len()),
+            (gauge!("tureen_rooms"), totals.rooms),
+            (gauge!("tureen_sessions"), totals.sessions),
+            (gauge!("tureen_peers"), totals.held.joined),
+            (gauge!("tureen_routers"), sum(|objects| objects.routers)),
+            (gauge!("tureen_transports"), sum(|objects| objects.transports)),
+            (gauge!("tureen_producers"), sum(|objects| objects.producers)),
+            (gauge!("tureen_consumers"), sum(|objects| objects.consumers)),
+        ] {
+            gauge.set(u32::try_from(value).map_or(f64::MAX, f64::from));
+        }
+        counter!("tureen_worker_deaths_total").absolute(workers.iter().map(|worker| worker.deaths).sum());
+        self.0.run_upkeep();
+        self.0.render()
+    }
+}

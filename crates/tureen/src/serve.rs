@@ -1,0 +1,145 @@
+//! `tureen serve`: starts workers, rooms and the HTTP port, in this order of dependence, and ends them in the reverse.
+
+use std::io::IsTerminal;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use axum_server::accept::NoDelayAcceptor;
+use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+use host::{Host, HostLimits, HostSettings, MediaSettings};
+use hyper_util::rt::TokioTimer;
+use media::WorkerPool;
+use room::RoomType;
+use signaling::Gateway;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+use crate::config::Checked;
+use crate::endpoints::{Served, endpoints};
+use crate::metrics::Metrics;
+
+/// How long a client may take to send the head of an HTTP request.
+const HEAD_DEADLINE: Duration = Duration::from_secs(10);
+/// How long rooms may take to say goodbye to their clients.
+const ROOMS_DEADLINE: Duration = Duration::from_secs(3);
+/// How long open connections may take to end after that.
+const CONNECTIONS_DEADLINE: Duration = Duration::from_secs(2);
+/// How long workers may take to end, their own deadline included.
+const WORKERS_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Runs until SIGTERM or SIGINT.
+pub(crate) async fn serve(checked: Checked) -> Result<()> {
+    let pool_settings = checked.pool();
+    let Checked { config, tls, log, workers, .. } = checked;
+    tracing_subscriber::fmt()
+        .with_env_filter(log)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .init();
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+
+    // The port first: that it is taken shall be said before any process is started.
+    let listener = TcpListener::bind(config.listen)
+        .with_context(|| format!("cannot listen on {}: choose another address with --listen", config.listen))?;
+    listener.set_nonblocking(true).context("cannot set up the listening socket")?;
+    let address = listener.local_addr().context("cannot tell the listening address")?;
+
+    let metrics = Metrics::install()?;
+    let pool = WorkerPool::start(pool_settings).await.context("cannot start the media workers")?;
+    info!(workers, "media workers run");
+    let host = Host::new(
+        pool.clone(),
+        HostSettings {
+            room_type: Arc::new(RoomType::open()),
+            room_limits: Arc::new(config.limits.room),
+            limits: HostLimits { rooms: config.limits.rooms, sessions: config.limits.sessions },
+            media: MediaSettings {
+                initial_outgoing_bitrate: config.initial_outgoing_bitrate,
+                ice_consent_timeout_s: config.ice_consent_timeout_s,
+                ..MediaSettings::default()
+            },
+        },
+    );
+    let gateway = Gateway::new(host.clone(), config.limits.session);
+    let served = Served { gateway, host: host.clone(), pool: pool.clone(), metrics };
+    let app = endpoints(served).into_make_service();
+
+    let handle = axum_server::Handle::new();
+    let secure = tls.is_some();
+    let plain = axum_server::from_tcp(listener).context("cannot serve")?.handle(handle.clone());
+    let server = tokio::spawn(async move {
+        match tls {
+            Some(tls) => {
+                let acceptor = RustlsAcceptor::new(RustlsConfig::from_config(tls));
+                let mut server = plain.acceptor(acceptor.acceptor(NoDelayAcceptor::new()));
+                server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
+                server.serve(app).await
+            }
+            None => {
+                let mut server = plain.acceptor(NoDelayAcceptor::new());
+                server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
+                server.serve(app).await
+            }
+        }
+    });
+    greet(address, secure);
+
+    tokio::select! {
+        _ = terminate.recv() => info!("SIGTERM: ending"),
+        _ = interrupt.recv() => info!("SIGINT: ending"),
+        ended = server => {
+            ended.context("the HTTP server panicked")?.context("the HTTP server ended")?;
+        }
+    }
+    let stop = async {
+        handle.graceful_shutdown(Some(ROOMS_DEADLINE + CONNECTIONS_DEADLINE));
+        if !host.shutdown(ROOMS_DEADLINE).await {
+            warn!("some rooms did not end in time");
+        }
+        if tokio::time::timeout(WORKERS_DEADLINE, pool.close()).await.is_err() {
+            warn!("some media workers did not end in time");
+        }
+        let connections = async {
+            while handle.connection_count() > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if tokio::time::timeout(CONNECTIONS_DEADLINE, connections).await.is_err() {
+            info!("some clients did not close their connections in time");
+        }
+    };
+    tokio::select! {
+        () = stop => {}
+        // Whoever asks twice means it.
+        _ = terminate.recv() => warn!("second SIGTERM: ending at once"),
+        _ = interrupt.recv() => warn!("second SIGINT: ending at once"),
+    }
+    Ok(())
+}
+
+/// The one line that a person waits for.
+fn greet(address: SocketAddr, secure: bool) {
+    let scheme = if secure { "https" } else { "http" };
+    // An address and not `localhost`, which may mean ::1 first. Browsers trust both with a camera.
+    let here: IpAddr = match address.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    let name = SocketAddr::new(here, address.port());
+    eprintln!("Tureen is ready: open {scheme}://{name}/ in two browsers");
+    match (secure, address.ip().is_loopback()) {
+        (false, true) => eprintln!(
+            "It is bound to loopback: only this machine reaches it. For others: --listen 0.0.0.0:443 with --tls-cert \
+             and --tls-key. (Firefox pairs with no loopback address: give it --media-address with this machine's own.)"
+        ),
+        (false, false) => eprintln!(
+            "Warning: plain HTTP on {address}: anyone in between can listen in, and browsers give no camera. Use \
+             --tls-cert and --tls-key"
+        ),
+        (true, _) => {}
+    }
+}

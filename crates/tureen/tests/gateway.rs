@@ -1,0 +1,239 @@
+//! `tureen serve` over a real WebSocket with real workers: what a classic protoo client sends and is sent, and what is
+//! left when it goes. No media flows here; browsers do that elsewhere.
+
+#[path = "gateway/client.rs"]
+mod client;
+#[path = "gateway/server.rs"]
+mod server;
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use client::{Client, Said, refused};
+use serde_json::json;
+use server::{Server, eventually};
+
+#[tokio::test]
+async fn a_classic_call_from_start_to_end_leaves_nothing() -> Result<()> {
+    let server = Server::start(&[], &[]).await?;
+    let mut ann = Client::connect(&server, "r1", "ann").await?;
+    let mut bob = Client::connect(&server, "r1", "bob").await?;
+    let capabilities = ann.ask("getRouterRtpCapabilities", json!({})).await?;
+    assert!(capabilities["codecs"].as_array().is_some_and(|codecs| !codecs.is_empty()));
+    let send = ann.transport(true).await?;
+    bob.transport(false).await?;
+    assert_eq!(ann.join("Ann", &capabilities).await?, json!({ "peers": [] }));
+    let joined = bob.join("Bob", &capabilities).await?;
+    assert_eq!(joined["peers"][0]["id"], "ann");
+    assert_eq!(ann.told("newPeer").await?["displayName"], "Bob");
+
+    let producer = ann.produce(&send, 1111).await?;
+    let offer = bob.asked("newConsumer").await?;
+    assert_eq!((&offer["peerId"], &offer["producerId"]), (&json!("ann"), &json!(producer)));
+    assert_eq!((&offer["kind"], &offer["type"]), (&json!("audio"), &json!("simple")));
+    assert_eq!((&offer["producerPaused"], &offer["appData"]["source"]), (&json!(false), &json!("mic")));
+    assert!(offer["rtpParameters"]["encodings"][0]["ssrc"].is_u64());
+    let consumer = offer["id"].as_str().expect("an id").to_owned();
+
+    ann.ask("pauseProducer", json!({ "producerId": producer })).await?;
+    assert_eq!(bob.told("consumerPaused").await?["consumerId"], consumer);
+    ann.ask("resumeProducer", json!({ "producerId": producer })).await?;
+    assert_eq!(bob.told("consumerResumed").await?["consumerId"], consumer);
+    for method in ["pauseConsumer", "resumeConsumer", "requestConsumerKeyFrame"] {
+        bob.ask(method, json!({ "consumerId": consumer })).await?;
+    }
+    bob.ask("setConsumerPriority", json!({ "consumerId": consumer, "priority": 2 })).await?;
+    let stats = bob.ask("getConsumerStats", json!({ "consumerId": consumer })).await?;
+    assert!(stats.is_array(), "{stats}");
+    let stats = ann.ask("getTransportStats", json!({ "transportId": send })).await?;
+    assert_eq!(stats[0]["transportId"], json!(send));
+    let ice = ann.ask("restartIce", json!({ "transportId": send })).await?;
+    assert!(ice["usernameFragment"].is_string() && ice["iceParameters"].is_object());
+    bob.ask("changeDisplayName", json!({ "displayName": "Bobby" })).await?;
+    assert_eq!(ann.told("peerDisplayNameChanged").await?["oldDisplayName"], "Bob");
+
+    ann.ask("closeProducer", json!({ "producerId": producer })).await?;
+    assert_eq!(bob.told("consumerClosed").await?["consumerId"], consumer);
+    ann.produce(&send, 2222).await?;
+    bob.asked("newConsumer").await?;
+    // Without goodbye: the socket just ends.
+    drop(ann);
+    bob.told("consumerClosed").await?;
+    assert_eq!(bob.told("peerClosed").await?["peerId"], "ann");
+    bob.close().await?;
+    eventually("everything freed", || async {
+        let metrics = server.metrics().await?;
+        Ok(["routers", "transports", "producers", "consumers", "rooms", "sessions", "peers"]
+            .iter()
+            .all(|name| metrics.contains(&format!("\ntureen_{name} 0\n"))))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn wrong_requests_are_refused_with_words() -> Result<()> {
+    let server = Server::start(&[], &[]).await?;
+    let mut ann = Client::connect(&server, "r", "ann").await?;
+    for (method, data, code) in [
+        ("nonsense", json!({}), 404),
+        ("produceData", json!({}), 501),
+        ("applyNetworkThrottle", json!({ "secret": "x" }), 403),
+        ("produce", json!({ "transportId": "t" }), 400),
+        ("pauseConsumer", json!({ "consumerId": "c" }), 404),
+        ("createWebRtcTransport", json!({ "forceTcp": false }), 400),
+    ] {
+        let error = ann.ask(method, data).await.expect_err(method).to_string();
+        assert!(error.starts_with(&code.to_string()) && error.len() > 8, "{method}: {error}");
+    }
+    // An unparsable capability set and an unproducible codec are the client's fault.
+    let send = ann.transport(true).await?;
+    ann.join("Ann", &json!({ "codecs": [], "headerExtensions": [] })).await?;
+    let rtp = json!({ "codecs": [{ "mimeType": "audio/none", "payloadType": 100, "clockRate": 1 }],
+        "encodings": [{ "ssrc": 5 }] });
+    let data = json!({ "transportId": send, "kind": "audio", "rtpParameters": rtp, "appData": {} });
+    let error = ann.ask("produce", data).await.expect_err("refused").to_string();
+    assert!(error.starts_with("400"), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_door_says_why_it_stays_shut() -> Result<()> {
+    let server = Server::start(&[], &[("TUREEN_LIMITS__SESSIONS", "1")]).await?;
+    assert_eq!(refused(&server, "/?roomId=r&peerId=p", None).await?, 403);
+    assert_eq!(refused(&server, "/ws?roomId=r&peerId=p", Some("chat")).await?, 403);
+    assert_eq!(refused(&server, "/?roomId=a%7Bb&peerId=p", Some("protoo")).await?, 400);
+    let _ann = Client::connect(&server, "r", "ann").await?;
+    assert_eq!(refused(&server, "/?roomId=r&peerId=bob", Some("protoo")).await?, 503);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_second_connection_of_a_peer_ends_the_first_for_good() -> Result<()> {
+    let server = Server::start(&[], &[]).await?;
+    let mut first = Client::connect(&server, "r", "ann").await?;
+    first.transport(true).await?;
+    let mut second = Client::connect(&server, "r", "ann").await?;
+    assert_eq!(first.closed().await?, 4000);
+    second.transport(true).await?;
+    let metrics = server.metrics().await?;
+    assert!(metrics.contains("\ntureen_transports 1\n"), "{metrics}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn when_a_worker_is_killed_clients_are_sent_to_rejoin_and_find_a_live_one() -> Result<()> {
+    let server = Server::start(&["--workers", "2"], &[]).await?;
+    let mut ann = Client::connect(&server, "r", "ann").await?;
+    let mut bob = Client::connect(&server, "r", "bob").await?;
+    ann.transport(true).await?;
+    bob.transport(false).await?;
+    // A worker without a room dies unnoticed; the room's own is found by trying both, the second after the first is back.
+    let started = Instant::now();
+    let mut victims = server.workers()?.into_iter();
+    let mut killed = 0;
+    loop {
+        let victim = victims.next().expect("the room's worker was among them");
+        server::kill(victim)?;
+        killed += 1;
+        eventually("the death is counted", || async {
+            Ok(server.metrics().await?.contains(&format!("\ntureen_worker_deaths_total {killed}\n")))
+        })
+        .await?;
+        if server.metrics().await?.contains("event=\"router_lost\"} 1") {
+            break;
+        }
+        eventually("the worker is back", || async {
+            Ok(server.metrics().await?.contains("\ntureen_workers 2\n"))
+        })
+        .await?;
+    }
+    assert_eq!((ann.closed().await?, bob.closed().await?), (4001, 4001));
+    let rejoin = Instant::now();
+    let mut ann = Client::connect(&server, "r", "ann").await?;
+    let mut bob = Client::connect(&server, "r", "bob").await?;
+    let capabilities = ann.ask("getRouterRtpCapabilities", json!({})).await?;
+    let send = ann.transport(true).await?;
+    bob.transport(false).await?;
+    ann.join("Ann", &capabilities).await?;
+    bob.join("Bob", &capabilities).await?;
+    ann.produce(&send, 1).await?;
+    bob.asked("newConsumer").await?;
+    eprintln!("killed {killed}, re-joined in {:?}, all in {:?}", rejoin.elapsed(), started.elapsed());
+    assert!(rejoin.elapsed() < Duration::from_secs(2), "{:?}", rejoin.elapsed());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_vanishes_is_noticed_by_its_silence() -> Result<()> {
+    let quick = [
+        ("TUREEN_LIMITS__SESSION__PING_INTERVAL_MS", "100"),
+        ("TUREEN_LIMITS__SESSION__SILENCE_MS", "500"),
+        ("TUREEN_LIMITS__ROOM__LINGER_MS", "50"),
+    ];
+    let server = Server::start(&[], &quick).await?;
+    let mut ann = Client::connect(&server, "r", "ann").await?;
+    ann.transport(true).await?;
+    let mut bob = Client::connect(&server, "r", "bob").await?;
+    bob.join("Bob", &json!({ "codecs": [], "headerExtensions": [] })).await?;
+    ann.join("Ann", &json!({ "codecs": [], "headerExtensions": [] })).await?;
+    bob.told("newPeer").await?;
+    // Ann's connection stays open, but nobody reads it: no pong comes. Bob's is read while he waits.
+    assert_eq!(bob.told("peerClosed").await?["peerId"], "ann");
+    drop(ann);
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_talks_nonsense_is_shown_the_door_and_others_are_not_disturbed() -> Result<()> {
+    let server = Server::start(&[], &[]).await?;
+    let mut bob = Client::connect(&server, "r", "bob").await?;
+    let mut ann = Client::connect(&server, "r", "ann").await?;
+    // A request with an id is answered even if it is wrong.
+    ann.text(r#"{"request":true,"id":77,"method":1}"#).await?;
+    assert!(matches!(ann.next().await?, Said::Error { id: 77, code: 400, .. }));
+    for _ in 0..9 {
+        ann.text("{nonsense").await?;
+    }
+    assert_eq!(ann.closed().await?, 4004);
+    bob.ask("getRouterRtpCapabilities", json!({})).await?;
+    assert!(server.metrics().await?.contains("tureen_signaling_errors_total{what=\"malformed\"} 10"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_floods_is_slowed_down() -> Result<()> {
+    let limits =
+        [("TUREEN_LIMITS__SESSION__MESSAGES_PER_SECOND", "1"), ("TUREEN_LIMITS__SESSION__MESSAGE_BURST", "5")];
+    let server = Server::start(&[], &limits).await?;
+    let mut ann = Client::connect(&server, "r", "ann").await?;
+    for _ in 0..5 {
+        ann.ask("getRouterRtpCapabilities", json!({})).await?;
+    }
+    let error = ann.ask("getRouterRtpCapabilities", json!({})).await.expect_err("too many").to_string();
+    assert!(error.starts_with("429"), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn sigterm_says_goodbye_and_ends_with_status_0() -> Result<()> {
+    let mut server = Server::start(&[], &[]).await?;
+    let mut ann = Client::connect(&server, "r", "ann").await?;
+    ann.transport(true).await?;
+    server.terminate()?;
+    assert_eq!(ann.closed().await?, 4003);
+    assert!(server.ended().await?.success());
+    Ok(())
+}
+
+#[tokio::test]
+async fn page_health_and_metrics_are_served_beside_the_socket() -> Result<()> {
+    let server = Server::start(&["--workers", "2"], &[]).await?;
+    let page = server.get("/").await?;
+    assert!(page.starts_with("HTTP/1.1 200") && page.contains("<!doctype html"), "{page:.300}");
+    let health = server.get("/health").await?;
+    assert!(health.starts_with("HTTP/1.1 200") && health.contains("\"status\":\"ready\""), "{health}");
+    assert!(health.contains("\"running\":2"), "{health}");
+    assert!(server.get("/nothing").await?.starts_with("HTTP/1.1 404"));
+    assert!(server.metrics().await?.contains("\ntureen_workers 2\n"));
+    Ok(())
+}

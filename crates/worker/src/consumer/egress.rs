@@ -1,0 +1,510 @@
+//! From a Producer's packet to its Consumers' datagrams: who gets it, under which numbers, written into the send
+//! arena. Nothing here allocates, locks, logs or formats per packet.
+
+use std::time::Instant;
+
+use rtc::codec::{PayloadInfo, vp8};
+use rtc::rtp::{
+    EgressHeader, ExtensionKind, ForwardedElements, RtpHeader, SeqNo, Ssrc, abs_send_time_from_epoch, rtx,
+    write_header,
+};
+use rtc::stream::send::{OutgoingPacket, Repeat};
+use rtc::stream::sent::SentPacket;
+use worker_protocol::wire::{consumer as wire, notification};
+
+use super::layers::{Forwarding, Step};
+use super::{Consumer, ConsumerStream};
+use crate::clock::Clock;
+use crate::counters::Counters;
+use crate::outbox::Outbox;
+use crate::producer::ProducerStream;
+use crate::sockets::Sockets;
+use crate::table::{ConsumerIdx, ProducerIdx};
+use crate::transport::{Transport, TransportKind};
+use crate::worker::Worker;
+
+/// The longest header that is written: twelve bytes, fifteen sources, and extensions.
+const MAX_HEADER: usize = 512;
+
+/// A Producer's packet on its way to the Consumers.
+#[derive(Debug)]
+pub struct Incoming<'p> {
+    /// The whole plaintext packet.
+    pub packet: &'p [u8],
+    /// Its header.
+    pub header: RtpHeader,
+    /// Its payload, without padding.
+    pub payload: &'p [u8],
+    /// Which encoding it is of.
+    pub encoding: u8,
+    /// Its extended sequence number.
+    pub seq: u64,
+    /// Whether no newer packet came before.
+    pub newest: bool,
+    /// Its payload type inside the Router.
+    pub payload_type: u8,
+    /// What its payload says.
+    pub info: PayloadInfo,
+    /// Its VP8 descriptor.
+    pub descriptor: Option<vp8::Descriptor>,
+    /// Header extensions that are passed on.
+    pub forwarded: ForwardedElements<'p>,
+}
+
+/// What else a packet caused at a Consumer, done once all have got it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Other layers are forwarded now.
+    LayersChanged,
+    /// A stream was started with this packet: packets behind it that came earlier can follow.
+    Started {
+        /// The extended sequence number of the packet.
+        seq: u64,
+    },
+}
+
+/// What the writing of datagrams needs of the worker.
+struct Egress<'w> {
+    sockets: &'w mut Sockets,
+    outbox: &'w mut Outbox,
+    counters: &'w mut Counters,
+    payload: &'w mut Vec<u8>,
+    clock: Clock,
+    now: Instant,
+}
+
+/// What a Consumer decided about a packet.
+#[derive(Debug, Clone, Copy)]
+pub struct Admission {
+    /// Which of its streams it goes out on.
+    pub stream: usize,
+    /// Its extended sequence number there.
+    pub seq: u64,
+    /// What is added to its timestamp.
+    pub timestamp_offset: u32,
+    /// VP8 picture numbers, where they are rewritten.
+    pub picture: Option<vp8::Picture>,
+    /// What else it caused.
+    pub effect: Option<Effect>,
+}
+
+impl Worker {
+    /// Gives a packet to all Consumers of its Producer.
+    pub fn forward(&mut self, index: ProducerIdx, position: usize, incoming: &Incoming<'_>, now: Instant) {
+        let mut effects = std::mem::take(&mut self.scratch.effects);
+        let producer = &self.producers[index];
+        let mut egress = Egress {
+            sockets: &mut self.sockets,
+            outbox: &mut self.outbox,
+            counters: &mut self.counters,
+            payload: &mut self.scratch.payload,
+            clock: self.clock,
+            now,
+        };
+        for &consumer_idx in &producer.consumers {
+            let Some(consumer) = self.consumers.get_mut(consumer_idx) else { continue };
+            if !consumer.is_active() {
+                continue;
+            }
+            let Some(transport) = self.transports.get_mut(consumer.transport) else { continue };
+            let Some(admission) = consumer.admit(incoming, &producer.streams, now) else { continue };
+            egress.forward_one(consumer, transport, incoming, &admission);
+            if let Some(effect) = admission.effect {
+                effects.push((consumer_idx, effect));
+            }
+        }
+        for (consumer, effect) in effects.drain(..) {
+            self.apply_effect(index, position, consumer, effect, now);
+        }
+        self.scratch.effects = effects;
+    }
+
+    fn apply_effect(
+        &mut self,
+        producer: ProducerIdx,
+        position: usize,
+        consumer: ConsumerIdx,
+        effect: Effect,
+        now: Instant,
+    ) {
+        match effect {
+            Effect::LayersChanged => {
+                self.notify_consumer_layers(consumer);
+                self.notify_consumer_score(consumer);
+            }
+            Effect::Started { seq } => {
+                if self.consumers[consumer].forwarding.has_layers() {
+                    self.notify_consumer_layers(consumer);
+                    self.notify_consumer_score(consumer);
+                }
+                self.forward_early_packets(producer, position, consumer, seq, now);
+            }
+        }
+    }
+
+    /// Packets of a key frame may overtake its first one. A Consumer that starts with it got none of them, but they are
+    /// stored.
+    fn forward_early_packets(
+        &mut self,
+        producer: ProducerIdx,
+        position: usize,
+        consumer: ConsumerIdx,
+        first: u64,
+        now: Instant,
+    ) {
+        let producer = &self.producers[producer];
+        let stream = &producer.streams[position];
+        let Some(newest) = stream.recv.newest_seq() else { return };
+        let Some(consumer) = self.consumers.get_mut(consumer) else { return };
+        let Some(transport) = self.transports.get_mut(consumer.transport) else { return };
+        let mut egress = Egress {
+            sockets: &mut self.sockets,
+            outbox: &mut self.outbox,
+            counters: &mut self.counters,
+            payload: &mut self.scratch.payload,
+            clock: self.clock,
+            now,
+        };
+        // A key frame of more packets than this in disorder is not worth the search.
+        for seq in first + 1..=newest.min(first + 64) {
+            let Some(stored) = stream.store.get(seq) else { continue };
+            let Some(incoming) = restore(producer, stream, stored.bytes, seq) else { continue };
+            if let Some(admission) = consumer.admit(&incoming, &producer.streams, now) {
+                egress.forward_one(consumer, transport, &incoming, &admission);
+            }
+        }
+    }
+
+    /// Sends again what a receiver asked for.
+    pub fn repeat(&mut self, index: ConsumerIdx, position: usize, repeats: &[Repeat], now: Instant) {
+        let Some(consumer) = self.consumers.get_mut(index) else { return };
+        let Some(producer) = self.producers.get(consumer.producer) else { return };
+        let Some(transport) = self.transports.get_mut(consumer.transport) else { return };
+        let mut egress = Egress {
+            sockets: &mut self.sockets,
+            outbox: &mut self.outbox,
+            counters: &mut self.counters,
+            payload: &mut self.scratch.payload,
+            clock: self.clock,
+            now,
+        };
+        for repeat in repeats {
+            let stream = producer.stream(repeat.packet.origin);
+            let incoming = stream.and_then(|stream| {
+                let stored = stream.store.get(repeat.packet.origin_seq)?;
+                restore(producer, stream, stored.bytes, repeat.packet.origin_seq)
+            });
+            match incoming {
+                Some(incoming) => egress.repeat_one(consumer, position, transport, &incoming, repeat),
+                None => egress.counters.repeats_gone += 1,
+            }
+        }
+    }
+}
+
+/// Looks at a stored packet again, as it was looked at when it came.
+fn restore<'p>(
+    producer: &crate::producer::Producer,
+    stream: &ProducerStream,
+    packet: &'p [u8],
+    seq: u64,
+) -> Option<Incoming<'p>> {
+    let header = RtpHeader::parse(packet).ok()?;
+    let payload = header.payload(packet);
+    let descriptor =
+        if stream.codec == crate::params::CodecKind::Vp8 { vp8::Descriptor::parse(payload) } else { None };
+    Some(Incoming {
+        packet,
+        header,
+        payload,
+        encoding: stream.encoding_idx,
+        seq,
+        newest: false,
+        payload_type: producer.mapped_payload_types[usize::from(header.payload_type & 0x7f)]?,
+        info: match &descriptor {
+            Some(descriptor) => descriptor.info(header.marker),
+            None => rtc::codec::inspect(stream.codec.payload_kind(), payload, header.marker),
+        },
+        descriptor,
+        forwarded: producer.parameters.extensions.forwarded(&header, packet),
+    })
+}
+
+impl Consumer {
+    /// Whether and how a packet goes out.
+    fn admit(&mut self, incoming: &Incoming<'_>, streams: &[ProducerStream], now: Instant) -> Option<Admission> {
+        let position = match &mut self.forwarding {
+            Forwarding::Pipe => usize::from(incoming.encoding),
+            Forwarding::Simple | Forwarding::Svc { .. } => 0,
+            Forwarding::Simulcast(simulcast) => {
+                let stream = self.streams.first_mut()?;
+                return simulcast.admit(stream, incoming, streams, self.payload_types, now);
+            }
+        };
+        let stream = self.streams.get_mut(position)?;
+        if self.payload_types >> incoming.payload_type & 1 == 0 || incoming.payload.is_empty() {
+            stream.sequence.drop_input(incoming.seq);
+            return None;
+        }
+        let mut effect = None;
+        if stream.sync_required {
+            let codec = streams.iter().find(|stream| stream.encoding_idx == incoming.encoding)?.codec;
+            if codec.has_key_frames() && !incoming.info.key_frame {
+                return None;
+            }
+            stream.sync_required = false;
+            stream.sequence.sync(incoming.seq);
+            effect = Some(Effect::Started { seq: incoming.seq });
+            if let Forwarding::Svc { running, .. } = &mut self.forwarding {
+                *running = true;
+            }
+        } else if self.ignore_dtx && incoming.info.dtx {
+            stream.sequence.drop_input(incoming.seq);
+            return None;
+        }
+        let seq = stream.sequence.map(incoming.seq)?;
+        Some(Admission { stream: position, seq, timestamp_offset: 0, picture: None, effect })
+    }
+}
+
+impl Egress<'_> {
+    fn forward_one(
+        &mut self,
+        consumer: &mut Consumer,
+        transport: &mut Transport,
+        incoming: &Incoming<'_>,
+        admission: &Admission,
+    ) {
+        let picture = admission.picture.unwrap_or_default();
+        let [high, low] = picture.picture_id.to_be_bytes();
+        let sent = SentPacket {
+            seq: admission.seq,
+            origin: incoming.encoding,
+            origin_seq: incoming.seq,
+            timestamp_offset: admission.timestamp_offset,
+            codec: [high, low, picture.tl0_picture_index],
+            transport_seq: if consumer.ids.transport_wide_cc == 0 { 0 } else { transport.next_transport_seq() },
+            abs_send_time: if consumer.ids.abs_send_time == 0 {
+                0
+            } else {
+                abs_send_time_from_epoch(self.clock.unix(self.now))
+            },
+            marker: incoming.header.marker,
+        };
+        let payload_len = incoming.payload.len();
+        let outgoing = OutgoingPacket {
+            sent,
+            timestamp: incoming.header.timestamp.wrapping_add(sent.timestamp_offset),
+            len: usize::from(incoming.header.header_len) + payload_len,
+            payload_len,
+        };
+        let Some(stream) = consumer.streams.get_mut(admission.stream) else { return };
+        if !stream.send.sent(&outgoing, self.now) {
+            self.counters.egress_errors += 1;
+            return;
+        }
+        let target = Target {
+            ssrc: stream.ssrc,
+            payload_type: incoming.payload_type,
+            index: sent.seq,
+            osn: None,
+            rewrites_picture: admission.picture.is_some(),
+        };
+        if let Some(len) = self.transmit(consumer, transport, incoming, &sent, target) {
+            self.counters.rtp_forwarded += 1;
+            transport.stats.rtp_send.add(len, self.now);
+        }
+        if consumer.traces.rtp || consumer.traces.key_frame {
+            self.trace(consumer, incoming, &sent, false);
+        }
+    }
+
+    fn repeat_one(
+        &mut self,
+        consumer: &Consumer,
+        position: usize,
+        transport: &mut Transport,
+        incoming: &Incoming<'_>,
+        repeat: &Repeat,
+    ) {
+        let Some(stream) = consumer.streams.get(position) else { return };
+        let rewrites_picture = consumer.forwarding.rewrites_pictures();
+        let mut sent = repeat.packet;
+        let target = match (repeat.rtx_seq, stream.rtx) {
+            (Some(rtx_seq), Some(rtx)) => {
+                // A packet of its own: it gets its own stamps.
+                if consumer.ids.transport_wide_cc != 0 {
+                    sent.transport_seq = transport.next_transport_seq();
+                }
+                if consumer.ids.abs_send_time != 0 {
+                    sent.abs_send_time = abs_send_time_from_epoch(self.clock.unix(self.now));
+                }
+                Target {
+                    ssrc: rtx.ssrc.0,
+                    payload_type: rtx.payload_type,
+                    index: rtx_seq,
+                    osn: Some(SeqNo::from_extended(sent.seq)),
+                    rewrites_picture,
+                }
+            }
+            // The very packet again, stamps included: its SRTP index was used with these bytes and no others.
+            _ => Target {
+                ssrc: stream.ssrc,
+                payload_type: incoming.payload_type,
+                index: sent.seq,
+                osn: None,
+                rewrites_picture,
+            },
+        };
+        if let Some(len) = self.transmit(consumer, transport, incoming, &sent, target) {
+            transport.stats.rtx_send.add(len, self.now);
+        }
+        if consumer.traces.rtp || consumer.traces.key_frame {
+            self.trace(consumer, incoming, &sent, target.osn.is_some());
+        }
+    }
+
+    /// Writes one datagram; returns the plaintext packet's length.
+    fn transmit(
+        &mut self,
+        consumer: &Consumer,
+        transport: &mut Transport,
+        incoming: &Incoming<'_>,
+        sent: &SentPacket,
+        target: Target,
+    ) -> Option<usize> {
+        let mut header = [0; MAX_HEADER];
+        let header = build_header(&mut header, consumer, incoming, sent, &target)?;
+        let payload = rewritten_payload(self.payload, incoming, sent, &target);
+        let plain_len = header.len() + payload.len();
+        let Some(path) = transport.path else {
+            if matches!(transport.kind, TransportKind::Direct) {
+                let mut data = Vec::with_capacity(plain_len);
+                data.extend_from_slice(header);
+                data.extend_from_slice(payload);
+                self.outbox.notify_media(
+                    &consumer.id,
+                    notification::Event::ConsumerRtp,
+                    notification::Body::ConsumerRtpNotification(Box::new(wire::RtpNotification { data })),
+                );
+                transport.data_sent(plain_len, self.now);
+                return Some(plain_len);
+            }
+            return None;
+        };
+        let written = match &transport.srtp {
+            Some(srtp) => {
+                let space = self.sockets.reserve(path.socket, plain_len + srtp.send.profile().rtp_overhead())?;
+                match srtp.send.protect_rtp(header, payload, target.index, space) {
+                    Ok(written) => written,
+                    Err(_) => {
+                        self.counters.egress_errors += 1;
+                        return None;
+                    }
+                }
+            }
+            None => {
+                let space = self.sockets.reserve(path.socket, plain_len)?;
+                space.get_mut(..header.len())?.copy_from_slice(header);
+                space.get_mut(header.len()..plain_len)?.copy_from_slice(payload);
+                plain_len
+            }
+        };
+        self.sockets.commit(path, written);
+        transport.data_sent(written, self.now);
+        Some(plain_len)
+    }
+
+    fn trace(&mut self, consumer: &Consumer, incoming: &Incoming<'_>, sent: &SentPacket, is_rtx: bool) {
+        crate::trace::consumer_rtp(self.outbox, self.clock.unix_ms(self.now), consumer, incoming, sent, is_rtx);
+    }
+}
+
+/// The identity that a datagram gets.
+#[derive(Debug, Clone, Copy)]
+struct Target {
+    ssrc: u32,
+    payload_type: u8,
+    /// Extended sequence number of that SSRC, which is the SRTP index.
+    index: u64,
+    /// The original sequence number, for RTX.
+    osn: Option<SeqNo>,
+    rewrites_picture: bool,
+}
+
+fn build_header<'o>(
+    out: &'o mut [u8; MAX_HEADER],
+    consumer: &Consumer,
+    incoming: &Incoming<'_>,
+    sent: &SentPacket,
+    target: &Target,
+) -> Option<&'o [u8]> {
+    let forwarded: &[(ExtensionKind, &[u8])] = &incoming.forwarded;
+    let written = write_header(
+        out,
+        &EgressHeader {
+            marker: sent.marker,
+            payload_type: target.payload_type,
+            sequence: SeqNo::from_extended(target.index),
+            timestamp: incoming.header.timestamp.wrapping_add(sent.timestamp_offset),
+            ssrc: Ssrc(target.ssrc),
+            csrcs: incoming.header.csrcs(incoming.packet),
+            ids: &consumer.ids,
+            mid: &consumer.mid,
+            forwarded,
+        },
+    )
+    .ok()?;
+    written.stamp_abs_send_time(out, sent.abs_send_time);
+    written.stamp_transport_wide_cc(out, sent.transport_seq);
+    out.get(..written.len)
+}
+
+/// The payload as it goes out: the received one, unless its descriptor is rewritten or an original sequence number goes
+/// before it.
+fn rewritten_payload<'o>(
+    buffer: &'o mut Vec<u8>,
+    incoming: &Incoming<'o>,
+    sent: &SentPacket,
+    target: &Target,
+) -> &'o [u8] {
+    let descriptor = incoming.descriptor.as_ref().filter(|_| target.rewrites_picture);
+    if descriptor.is_none() && target.osn.is_none() {
+        return incoming.payload;
+    }
+    buffer.clear();
+    if let Some(osn) = target.osn {
+        buffer.extend_from_slice(&rtx::osn(osn));
+    }
+    match descriptor {
+        Some(descriptor) => {
+            let [high, low, tl0_picture_index] = sent.codec;
+            let picture = vp8::Picture { picture_id: u16::from_be_bytes([high, low]), tl0_picture_index };
+            let mut written = [0; vp8::MAX_DESCRIPTOR_LEN];
+            let len = descriptor.write(incoming.payload, picture, &mut written);
+            buffer.extend_from_slice(written.get(..len).unwrap_or_default());
+            buffer.extend_from_slice(incoming.payload.get(usize::from(descriptor.len)..).unwrap_or_default());
+        }
+        None => buffer.extend_from_slice(incoming.payload),
+    }
+    buffer
+}
+
+/// A stream, for a Consumer that starts or goes on.
+pub fn require_sync(streams: &mut [ConsumerStream]) {
+    for stream in streams {
+        stream.sync_required = true;
+    }
+}
+
+/// What a step of simulcast means for a packet.
+pub fn admission(stream: &mut ConsumerStream, incoming: &Incoming<'_>, step: Step) -> Option<Admission> {
+    let seq = stream.sequence.map(incoming.seq)?;
+    Some(Admission {
+        stream: 0,
+        seq,
+        timestamp_offset: step.timestamp_offset,
+        picture: step.picture,
+        effect: step.effect,
+    })
+}

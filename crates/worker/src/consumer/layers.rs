@@ -1,0 +1,446 @@
+//! Which layers a Consumer wants, aims at and gets. The choice is by preference and by what the Producer sends.
+
+use std::time::Instant;
+
+use rtc::codec::vp8;
+use worker_protocol::wire::consumer as wire;
+
+use super::ConsumerStream;
+use super::egress::{Admission, Effect, Incoming, admission, require_sync};
+use crate::producer::ProducerStream;
+use crate::table::ConsumerIdx;
+use crate::worker::Worker;
+
+/// A spatial and a temporal layer; -1 for none, as the schema has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layers {
+    /// Spatial layer.
+    pub spatial: i16,
+    /// Temporal layer.
+    pub temporal: i16,
+}
+
+impl Layers {
+    /// No layer.
+    pub const NONE: Self = Self { spatial: -1, temporal: -1 };
+
+    /// What was asked for, within what there is.
+    pub fn clamped(asked: &wire::ConsumerLayers, most: Self) -> Self {
+        Self {
+            spatial: i16::from(asked.spatial_layer).min(most.spatial),
+            temporal: asked.temporal_layer.map_or(most.temporal, |layer| i16::from(layer).min(most.temporal)),
+        }
+    }
+
+    /// As the schema carries layers that exist.
+    pub fn to_wire(self) -> wire::ConsumerLayers {
+        wire::ConsumerLayers {
+            spatial_layer: u8::try_from(self.spatial).unwrap_or(0),
+            temporal_layer: u8::try_from(self.temporal).ok(),
+        }
+    }
+}
+
+/// How a Consumer picks from its Producer's streams.
+#[derive(Debug)]
+pub enum Forwarding {
+    /// The only stream, as it is.
+    Simple,
+    /// One of several streams at a time, some of its temporal layers.
+    Simulcast(Box<Simulcast>),
+    /// The only stream with all its layers: layers are not taken out of a stream yet.
+    Svc {
+        /// What the stream has.
+        most: Layers,
+        /// Whether it is being forwarded.
+        running: bool,
+    },
+    /// All streams, each as it is.
+    Pipe,
+}
+
+impl Forwarding {
+    /// What the driver prefers.
+    pub fn preferred(&self) -> Layers {
+        match self {
+            Self::Simple | Self::Pipe => Layers::NONE,
+            Self::Simulcast(simulcast) => simulcast.preferred,
+            Self::Svc { most, .. } => *most,
+        }
+    }
+
+    /// What is being switched to.
+    pub fn target(&self) -> Layers {
+        match self {
+            Self::Simple | Self::Pipe => Layers::NONE,
+            Self::Simulcast(simulcast) => simulcast.target,
+            Self::Svc { most, .. } => *most,
+        }
+    }
+
+    /// What is being forwarded.
+    pub fn current(&self) -> Layers {
+        match self {
+            Self::Simple | Self::Pipe => Layers::NONE,
+            Self::Simulcast(simulcast) => simulcast.current,
+            Self::Svc { most, running: true } => *most,
+            Self::Svc { running: false, .. } => Layers::NONE,
+        }
+    }
+
+    /// Whether the driver hears of layers.
+    pub fn has_layers(&self) -> bool {
+        matches!(self, Self::Simulcast(_) | Self::Svc { .. })
+    }
+
+    /// Whether packets get other picture numbers than they came with.
+    pub fn rewrites_pictures(&self) -> bool {
+        matches!(self, Self::Simulcast(_))
+    }
+
+    /// The encoding that is being forwarded, where it is one.
+    pub fn current_encoding(&self) -> Option<u8> {
+        match self {
+            Self::Simple | Self::Svc { .. } => Some(0),
+            Self::Simulcast(simulcast) => u8::try_from(simulcast.current.spatial).ok(),
+            Self::Pipe => None,
+        }
+    }
+}
+
+/// A Consumer of simulcast.
+#[derive(Debug)]
+pub struct Simulcast {
+    /// What the driver prefers.
+    pub preferred: Layers,
+    /// What there is at most.
+    pub most: Layers,
+    /// What is being switched to.
+    pub target: Layers,
+    /// What is being forwarded.
+    pub current: Layers,
+    rewriter: vp8::Rewriter,
+    /// The encoding whose timestamps go out as they are; the others are aligned to it.
+    reference: Option<u8>,
+    /// What is added to the current stream's timestamps.
+    timestamp_offset: u32,
+    /// The newest timestamp sent, and when.
+    newest: Option<(u32, Instant)>,
+    /// Whether the newest packet ended a frame.
+    frame_ended: bool,
+}
+
+/// What a simulcast packet goes out with.
+#[derive(Debug, Clone, Copy)]
+pub struct Step {
+    /// What is added to its timestamp.
+    pub timestamp_offset: u32,
+    /// Its picture numbers.
+    pub picture: Option<vp8::Picture>,
+    /// What else it caused.
+    pub effect: Option<Effect>,
+}
+
+/// A frame's time at 30 per second, in ms: how far a switched stream's first frame lies behind the last one at least.
+const FRAME_MS: u64 = 33;
+
+/// Sender reports that lie this far apart in time are not used together: one of the two streams stands still.
+const MAX_REPORT_DISTANCE_S: u64 = 60;
+
+impl Simulcast {
+    /// Nothing is forwarded yet.
+    pub fn new(preferred: Layers, most: Layers) -> Self {
+        Self {
+            preferred,
+            most,
+            target: Layers::NONE,
+            current: Layers::NONE,
+            rewriter: vp8::Rewriter::new(),
+            reference: None,
+            timestamp_offset: 0,
+            newest: None,
+            frame_ended: true,
+        }
+    }
+
+    /// Whether and how a packet goes out.
+    pub fn admit(
+        &mut self,
+        stream: &mut ConsumerStream,
+        incoming: &Incoming<'_>,
+        streams: &[ProducerStream],
+        payload_types: u128,
+        now: Instant,
+    ) -> Option<Admission> {
+        let layer = i16::from(incoming.encoding);
+        if self.target == Layers::NONE {
+            return None;
+        }
+        let known = payload_types >> incoming.payload_type & 1 == 1 && !incoming.payload.is_empty();
+        let switching = layer == self.target.spatial && (layer != self.current.spatial || stream.sync_required);
+        if switching && known && incoming.info.key_frame {
+            return self.switch(stream, incoming, streams, now);
+        }
+        if layer != self.current.spatial || stream.sync_required {
+            return None;
+        }
+        let picture = if known { self.rewriter.process(incoming.descriptor.as_ref()?) } else { None };
+        let Some(picture) = picture else {
+            stream.sequence.drop_input(incoming.seq);
+            return None;
+        };
+        let before = self.current.temporal;
+        self.current.temporal = i16::from(self.rewriter.current_temporal_layer());
+        let effect = (before != self.current.temporal).then_some(Effect::LayersChanged);
+        self.note_sent(incoming, now);
+        admission(stream, incoming, Step { timestamp_offset: self.timestamp_offset, picture: Some(picture), effect })
+    }
+
+    /// Goes over to another stream, or starts the same one again, with a key frame.
+    fn switch(
+        &mut self,
+        stream: &mut ConsumerStream,
+        incoming: &Incoming<'_>,
+        streams: &[ProducerStream],
+        now: Instant,
+    ) -> Option<Admission> {
+        let clock_rate = stream.send.params().clock_rate;
+        self.timestamp_offset = self.align(incoming, streams, clock_rate, now);
+        self.rewriter.sync();
+        self.rewriter.set_target_temporal_layer(u8::try_from(self.target.temporal).unwrap_or(0));
+        let picture = self.rewriter.process(incoming.descriptor.as_ref()?)?;
+        // A gap of one number tells the receiver that the frame before was not finished.
+        stream.sequence.sync(incoming.seq.saturating_sub(u64::from(!self.frame_ended)));
+        stream.sync_required = false;
+        self.current = Layers {
+            spatial: self.target.spatial,
+            temporal: i16::from(self.rewriter.current_temporal_layer()),
+        };
+        self.note_sent(incoming, now);
+        let effect = Some(Effect::Started { seq: incoming.seq });
+        admission(stream, incoming, Step { timestamp_offset: self.timestamp_offset, picture: Some(picture), effect })
+    }
+
+    fn note_sent(&mut self, incoming: &Incoming<'_>, now: Instant) {
+        let timestamp = incoming.header.timestamp.wrapping_add(self.timestamp_offset);
+        let newer = self.newest.is_none_or(|(newest, _)| timestamp.wrapping_sub(newest).cast_signed() >= 0);
+        if newer {
+            self.newest = Some((timestamp, now));
+        }
+        if incoming.newest {
+            self.frame_ended = incoming.header.marker;
+        }
+    }
+
+    /// What must be added to the timestamps of the stream that starts now, so that they go on where those before were:
+    /// by the sender reports of both streams where there are any, else by the time that has passed.
+    fn align(&mut self, incoming: &Incoming<'_>, streams: &[ProducerStream], clock_rate: u32, now: Instant) -> u32 {
+        let timestamp = incoming.header.timestamp;
+        let Some((newest, sent_at)) = self.newest else {
+            self.reference = Some(incoming.encoding);
+            return 0;
+        };
+        let elapsed_us = u64::try_from(now.saturating_duration_since(sent_at).as_micros()).unwrap_or(u64::MAX);
+        let elapsed = ticks(elapsed_us, clock_rate);
+        let by_reports = self.offset_by_reports(incoming.encoding, streams, clock_rate);
+        let offset =
+            by_reports.unwrap_or_else(|| newest.wrapping_add(elapsed).wrapping_sub(timestamp));
+        if by_reports.is_none() {
+            self.reference = None;
+        }
+        // Whatever the reports say, a receiver's frames must not go back in time.
+        let least = newest.wrapping_add(ticks(FRAME_MS * 1000, clock_rate));
+        let aligned = timestamp.wrapping_add(offset);
+        if aligned.wrapping_sub(newest).cast_signed() <= 0 {
+            return least.wrapping_sub(timestamp);
+        }
+        offset
+    }
+
+    fn offset_by_reports(&self, encoding: u8, streams: &[ProducerStream], clock_rate: u32) -> Option<u32> {
+        let reference = self.reference?;
+        if reference == encoding {
+            return Some(0);
+        }
+        let report = |encoding: u8| {
+            streams.iter().find(|stream| stream.encoding_idx == encoding).and_then(|stream| stream.recv.sender_report())
+        };
+        let (reference, ours) = (report(reference)?, report(encoding)?);
+        // NTP time is 32.32 fixed point; the distance fits 64 bits signed.
+        let distance = ours.ntp.0.wrapping_sub(reference.ntp.0).cast_signed();
+        if distance.unsigned_abs() >> 32 > MAX_REPORT_DISTANCE_S {
+            return None;
+        }
+        let distance = (i128::from(distance) * i128::from(clock_rate)) >> 32;
+        let in_reference = reference.rtp_timestamp.wrapping_add(distance as u32);
+        Some(in_reference.wrapping_sub(ours.rtp_timestamp))
+    }
+
+    /// The layers to aim at, by preference and by what the Producer sends.
+    fn choose(&self, streams: &[ProducerStream]) -> Layers {
+        let mut chosen = -1;
+        for layer in 0..=self.most.spatial {
+            let alive = streams
+                .iter()
+                .any(|stream| i16::from(stream.encoding_idx) == layer && stream.recv.score() > 0);
+            if !alive {
+                continue;
+            }
+            if layer > self.preferred.spatial && chosen != -1 {
+                break;
+            }
+            chosen = layer;
+            if layer >= self.preferred.spatial {
+                break;
+            }
+        }
+        if chosen == -1 {
+            return Layers::NONE;
+        }
+        Layers { spatial: chosen, temporal: self.preferred.temporal.min(self.most.temporal) }
+    }
+}
+
+fn ticks(us: u64, clock_rate: u32) -> u32 {
+    let ticks = u128::from(us) * u128::from(clock_rate) / 1_000_000;
+    // Timestamps wrap: the lower 32 bits are what counts.
+    (ticks & u128::from(u32::MAX)) as u32
+}
+
+impl Worker {
+    /// Aims a Consumer of simulcast anew: its preference, its Producer's streams or its activity changed.
+    pub fn update_layers(&mut self, index: ConsumerIdx, now: Instant) {
+        let Some(consumer) = self.consumers.get_mut(index) else { return };
+        let active = consumer.is_active();
+        let Forwarding::Simulcast(simulcast) = &mut consumer.forwarding else { return };
+        let target = if active {
+            simulcast.choose(&self.producers[consumer.producer].streams)
+        } else {
+            Layers::NONE
+        };
+        if target == simulcast.target {
+            return;
+        }
+        simulcast.target = target;
+        if target == Layers::NONE {
+            simulcast.current = Layers::NONE;
+            require_sync(&mut consumer.streams);
+            self.notify_consumer_layers(index);
+            return;
+        }
+        if target.spatial == simulcast.current.spatial {
+            simulcast.rewriter.set_target_temporal_layer(u8::try_from(target.temporal).unwrap_or(0));
+        } else {
+            let (producer, encoding) = (consumer.producer, u8::try_from(target.spatial).unwrap_or(0));
+            self.request_key_frame(producer, encoding, now);
+        }
+    }
+
+    /// Answers `consumer.setPreferredLayers()`.
+    pub fn set_preferred_layers(
+        &mut self,
+        index: ConsumerIdx,
+        asked: &wire::ConsumerLayers,
+    ) -> wire::SetPreferredLayersResponse {
+        let preferred_layers = match &mut self.consumers[index].forwarding {
+            Forwarding::Simple | Forwarding::Pipe => None,
+            Forwarding::Svc { most, .. } => Some(*most),
+            Forwarding::Simulcast(simulcast) => {
+                simulcast.preferred = Layers::clamped(asked, simulcast.most);
+                Some(simulcast.preferred)
+            }
+        };
+        self.deferred.push(crate::worker::Deferred::ConsumerLayers(index));
+        wire::SetPreferredLayersResponse { preferred_layers: preferred_layers.map(|layers| Box::new(layers.to_wire())) }
+    }
+
+    /// A Consumer's Transport can send.
+    pub fn consumer_transport_connected(&mut self, index: ConsumerIdx, now: Instant) {
+        let Some(consumer) = self.consumers.get_mut(index) else { return };
+        if std::mem::replace(&mut consumer.transport_connected, true) {
+            return;
+        }
+        if consumer.is_active() {
+            self.consumer_started(index, now);
+        }
+    }
+
+    /// A Consumer's Transport cannot send any more.
+    pub fn consumer_transport_disconnected(&mut self, index: ConsumerIdx) {
+        let Some(consumer) = self.consumers.get_mut(index) else { return };
+        let was_active = consumer.is_active();
+        consumer.transport_connected = false;
+        if was_active {
+            self.consumer_stopped(index);
+        }
+    }
+
+    /// A Consumer's Producer was paused.
+    pub fn consumer_producer_paused(&mut self, index: ConsumerIdx) {
+        let Some(consumer) = self.consumers.get_mut(index) else { return };
+        let was_active = consumer.is_active();
+        if std::mem::replace(&mut consumer.producer_paused, true) {
+            return;
+        }
+        let id = consumer.id.clone();
+        if was_active {
+            self.consumer_stopped(index);
+        }
+        self.outbox.notify(&id, worker_protocol::wire::notification::Event::ConsumerProducerPause, None);
+    }
+
+    /// A Consumer's Producer goes on.
+    pub fn consumer_producer_resumed(&mut self, index: ConsumerIdx, now: Instant) {
+        let Some(consumer) = self.consumers.get_mut(index) else { return };
+        if !std::mem::replace(&mut consumer.producer_paused, false) {
+            return;
+        }
+        let id = consumer.id.clone();
+        if consumer.is_active() {
+            self.consumer_started(index, now);
+        }
+        self.outbox.notify(&id, worker_protocol::wire::notification::Event::ConsumerProducerResume, None);
+    }
+
+    /// A Consumer became active: it starts with a key frame, which is asked for.
+    pub fn consumer_started(&mut self, index: ConsumerIdx, now: Instant) {
+        let consumer = &mut self.consumers[index];
+        require_sync(&mut consumer.streams);
+        self.request_consumer_key_frames(index, now);
+        self.update_layers(index, now);
+    }
+
+    /// A Consumer stopped being active.
+    pub fn consumer_stopped(&mut self, index: ConsumerIdx) {
+        let consumer = &mut self.consumers[index];
+        for stream in &mut consumer.streams {
+            stream.send.pause();
+        }
+        if let Forwarding::Svc { running, .. } = &mut consumer.forwarding {
+            *running = false;
+        }
+        self.update_layers(index, Instant::now());
+    }
+
+    /// Asks for what a Consumer could start with.
+    pub fn request_consumer_key_frames(&mut self, index: ConsumerIdx, now: Instant) {
+        let consumer = &self.consumers[index];
+        let producer = consumer.producer;
+        match &consumer.forwarding {
+            Forwarding::Simple | Forwarding::Svc { .. } => self.request_key_frame(producer, 0, now),
+            Forwarding::Simulcast(simulcast) => {
+                let (target, current) = (simulcast.target.spatial, simulcast.current.spatial);
+                for layer in [target, current] {
+                    if let Ok(encoding) = u8::try_from(layer) {
+                        self.request_key_frame(producer, encoding, now);
+                    }
+                }
+            }
+            Forwarding::Pipe => {
+                for encoding in 0..consumer.streams.len() {
+                    self.request_key_frame(producer, u8::try_from(encoding).unwrap_or(u8::MAX), now);
+                }
+            }
+        }
+    }
+}

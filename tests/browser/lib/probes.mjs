@@ -1,0 +1,185 @@
+/**
+ * What runs inside the page: eyes and ears. Judged are the pixels that the video element shows and the spectrum of the
+ * track that plays, not what the page or WebRTC's counters say about them. Serialised as a whole, hence one function.
+ */
+export function probes() {
+  const SIZE = 64;
+  const canvas = new OffscreenCanvas(SIZE, SIZE);
+  const painter = canvas.getContext('2d', { willReadFrequently: true });
+  const ears = new Map();
+  let audio;
+
+  const peer = (name) => window.tureen?.peers.find(({ displayName }) => displayName === name);
+
+  const tile = (name, source = 'camera') => {
+    const id = peer(name)?.id;
+    return (
+      document.querySelector(`article[data-peer-id="${id}"][data-source="${source}"]:not([data-self])`) ??
+      undefined
+    );
+  };
+
+  const pixels = (video) => {
+    if (!video?.srcObject || video.readyState < 2) return undefined;
+    painter.drawImage(video, 0, 0, SIZE, SIZE);
+    return painter.getImageData(0, 0, SIZE, SIZE).data;
+  };
+
+  /** The mean of a patch in the lower half, where nothing moves. */
+  const colour = (data) => {
+    const sum = [0, 0, 0];
+    for (let y = 44; y < 52; y++) {
+      for (let x = 28; x < 36; x++) {
+        for (let c = 0; c < 3; c++) sum[c] += data[(y * SIZE + x) * 4 + c] / 64;
+      }
+    }
+    return sum.map(Math.round);
+  };
+
+  const alike = (a, b) => a.every((value, index) => Math.abs(value - b[index]) <= 40);
+
+  /** Where the bright bar is in the upper half. */
+  const bar = (data) => {
+    let best = 0;
+    for (let x = 1; x < SIZE; x++) {
+      if (brightness(data, x) > brightness(data, best)) best = x;
+    }
+    return best;
+  };
+  const brightness = (data, x) => {
+    const at = (12 * SIZE + x) * 4;
+    return data[at] + data[at + 1] + data[at + 2];
+  };
+
+  const ear = (name) => {
+    const track = peer(name)?.tracks.audio;
+    if (!track) return undefined;
+    const known = ears.get(name);
+    if (known?.track === track) return known;
+    audio ??= new AudioContext();
+    void audio.resume();
+    const analyser = audio.createAnalyser();
+    analyser.fftSize = 4096;
+    analyser.smoothingTimeConstant = 0;
+    audio.createMediaStreamSource(new MediaStream([track])).connect(analyser);
+    const made = { track, analyser, bins: new Float32Array(analyser.frequencyBinCount) };
+    ears.set(name, made);
+    return made;
+  };
+
+  /** The loudest frequency and how loud it is, in decibels of full scale. */
+  const peak = (name) => {
+    const listening = ear(name);
+    if (!listening) return undefined;
+    const { analyser, bins } = listening;
+    analyser.getFloatFrequencyData(bins);
+    let best = 0;
+    for (let index = 1; index < bins.length; index++) {
+      if (bins[index] > bins[best]) best = index;
+    }
+    return { hertz: (best * audio.sampleRate) / analyser.fftSize, decibels: bins[best] };
+  };
+
+  const LOUD = -50;
+  const isTone = (heard, hertz) =>
+    heard !== undefined && heard.decibels > LOUD && Math.abs(heard.hertz - hertz) < 25;
+
+  let quietSince = new Map();
+
+  window.probes = {
+    tile,
+    pixels,
+    colour,
+    shows(name, rgb, source) {
+      const data = pixels(tile(name, source)?.querySelector('video'));
+      return data !== undefined && alike(colour(data), rgb);
+    },
+    hears: (name, hertz) => isTone(peak(name), hertz),
+    /** Nothing for a second: a pause between syllables does not count. */
+    silent(name) {
+      const heard = peak(name);
+      if (heard && heard.decibels > LOUD) quietSince.delete(name);
+      else if (!quietSince.has(name)) quietSince.set(name, performance.now());
+      const since = quietSince.get(name);
+      if (since === undefined || performance.now() - since < 1000) return false;
+      quietSince = new Map();
+      return true;
+    },
+    async watch(name, { rgb, hertz }, ms) {
+      const video = tile(name)?.querySelector('video');
+      if (!video) throw new Error(`${name} has no tile`);
+      return window.probes.watchVideo(video, rgb, ms, () => {
+        const heard = peak(name);
+        return { tone: isTone(heard, hertz), hertz: heard?.hertz };
+      });
+    },
+    /** Colour, movement and presented frames of a video element over `ms`. */
+    async watchVideo(video, rgb, ms, listen = () => ({ tone: false })) {
+      const frames = { first: undefined, last: undefined };
+      let running = true;
+      const onFrame = (now, { presentedFrames }) => {
+        frames.first ??= { now, presentedFrames };
+        frames.last = { now, presentedFrames };
+        if (running) video.requestVideoFrameCallback(onFrame);
+      };
+      video.requestVideoFrameCallback(onFrame);
+      const start = performance.now();
+      const seen = { samples: 0, colour: 0, moved: 0, tone: 0 };
+      let lastBar = -1;
+      let lastRgb;
+      let lastHertz;
+      while (performance.now() - start < ms) {
+        await new Promise((resolve) => setTimeout(resolve, 200));
+        seen.samples++;
+        const { tone, hertz } = listen();
+        if (tone) seen.tone++;
+        lastHertz = hertz;
+        const data = pixels(video);
+        if (!data) continue;
+        lastRgb = colour(data);
+        if (alike(lastRgb, rgb)) seen.colour++;
+        const at = bar(data);
+        if (at !== lastBar) seen.moved++;
+        lastBar = at;
+      }
+      running = false;
+      const { first, last } = frames;
+      const fps =
+        first && last.now > first.now
+          ? ((last.presentedFrames - first.presentedFrames) * 1000) / (performance.now() - start)
+          : 0;
+      const share = (count) => Number((count / seen.samples).toFixed(3));
+      return {
+        samples: seen.samples,
+        colour: share(seen.colour),
+        moved: share(seen.moved),
+        tone: share(seen.tone),
+        fps: Number(fps.toFixed(2)),
+        size: `${video.videoWidth}x${video.videoHeight}`,
+        lastRgb,
+        lastHertz,
+      };
+    },
+    describe() {
+      const peers = window.tureen?.peers.map(({ displayName, tracks }) => {
+        const heard = peak(displayName);
+        const data = pixels(tile(displayName)?.querySelector('video'));
+        const video = tile(displayName)?.querySelector('video');
+        return {
+          displayName,
+          tracks: Object.fromEntries(
+            Object.entries(tracks).map(([kind, t]) => [kind, `${t.readyState} muted=${t.muted}`]),
+          ),
+          heard,
+          colour: data ? colour(data) : undefined,
+          size: video ? `${video.videoWidth}x${video.videoHeight}` : undefined,
+        };
+      });
+      return JSON.stringify({
+        state: window.tureen?.state,
+        peers,
+        notices: [...document.querySelectorAll('.notice:not([hidden])')].map((notice) => notice.textContent),
+      });
+    },
+  };
+}

@@ -1,0 +1,69 @@
+//! Which programs are under test: those that `cargo xtask test` built and named, else those of this tree, built now.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, bail};
+
+/// The server under test. `TUREEN_TEST_BIN` names another.
+pub fn tureen() -> Result<PathBuf> {
+    binary("TUREEN_TEST_BIN", "tureen")
+}
+
+/// The worker under test. `TUREEN_TEST_WORKER_BIN` names another.
+pub fn tureen_worker() -> Result<PathBuf> {
+    binary("TUREEN_TEST_WORKER_BIN", "tureen-worker")
+}
+
+/// The Node that runs browser scenarios. `TUREEN_TEST_NODE` names another than the one in PATH.
+pub fn node() -> PathBuf {
+    std::env::var_os("TUREEN_TEST_NODE").map_or_else(|| PathBuf::from("node"), PathBuf::from)
+}
+
+/// The workspace's root folder.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate lies in the workspace's root")
+}
+
+fn binary(variable: &str, name: &str) -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os(variable) {
+        return Ok(PathBuf::from(path));
+    }
+    Ok(built()?.join(name))
+}
+
+/// Builds both, once a process, into the folder that this test came from. Cargo finds them fresh when they are.
+fn built() -> Result<&'static Path> {
+    static FOLDER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    match FOLDER.get_or_init(|| build().map_err(|error| format!("{error:#}"))) {
+        Ok(folder) => Ok(folder),
+        Err(error) => bail!("{error}"),
+    }
+}
+
+fn build() -> Result<PathBuf> {
+    // …/target/debug/deps/e2e-0123456789abcdef
+    let this = std::env::current_exe()?;
+    let folder = this.ancestors().nth(2).context("a test binary lies in deps")?;
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root()).args([
+        "build",
+        "--quiet",
+        "--package",
+        "tureen",
+        "--package",
+        "worker",
+        "--bins",
+    ]);
+    if folder.ends_with("release") {
+        cargo.arg("--release");
+    }
+    let target = folder.parent().context("debug and release lie in the target folder")?;
+    let status =
+        cargo.env("CARGO_TARGET_DIR", target).stdin(Stdio::null()).status().context("cannot start cargo")?;
+    if !status.success() {
+        bail!("the server and the worker do not build: {status}");
+    }
+    Ok(folder.to_path_buf())
+}

@@ -1,0 +1,83 @@
+//! A case for each browser scenario of tests/browser.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::json;
+use tests::{Network, Server, run_scenario};
+
+/// Names of scenarios with a case below.
+const CASES: &[&str] = &["call", "four", "join-time", "simulcast", "udp-drop", "worker-kill", "wrtc"];
+
+const fn minutes(minutes: u64) -> Duration {
+    Duration::from_secs(minutes * 60)
+}
+
+#[test]
+fn every_scenario_has_a_case() -> Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("browser");
+    let mut scenarios = BTreeSet::new();
+    for entry in std::fs::read_dir(folder)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        scenarios.extend(name.strip_suffix(".mjs").map(str::to_owned));
+    }
+    assert_eq!(scenarios, CASES.iter().map(|name| (*name).to_owned()).collect());
+    Ok(())
+}
+
+#[test]
+fn two_people_see_and_hear_each_other() -> Result<()> {
+    let server = Server::start()?;
+    run_scenario("call", &server, &json!({}), minutes(5))?;
+    Ok(())
+}
+
+#[test]
+fn four_people_see_and_hear_all_others() -> Result<()> {
+    let server = Server::start()?;
+    run_scenario("four", &server, &json!({}), minutes(4))?;
+    Ok(())
+}
+
+#[test]
+fn a_client_that_negotiates_aes_cm_calls_chromium() -> Result<()> {
+    let server = Server::start()?;
+    run_scenario("wrtc", &server, &json!({}), minutes(3))?;
+    Ok(())
+}
+
+#[test]
+fn simulcast_layers_arrive_as_asked_for() -> Result<()> {
+    let server = Server::start()?;
+    run_scenario("simulcast", &server, &json!({}), minutes(4))?;
+    Ok(())
+}
+
+#[test]
+fn first_frame_comes_soon_after_the_websocket_opens() -> Result<()> {
+    let server = Server::start()?;
+    run_scenario("join-time", &server, &json!({ "joins": 20 }), minutes(5))?;
+    Ok(())
+}
+
+#[test]
+fn a_call_returns_after_ten_seconds_without_udp() -> Result<()> {
+    let network = Network::new(2)?;
+    let server = Server::options().in_network(&network).start()?;
+    let clients: Vec<&str> = network.clients().iter().map(|client| client.name()).collect();
+    run_scenario("udp-drop", &server, &json!({ "netns": clients, "seconds": 10 }), minutes(4))?;
+    Ok(())
+}
+
+#[test]
+fn a_killed_worker_s_calls_return_within_two_seconds() -> Result<()> {
+    let server = Server::options().set("--workers", "2").start()?;
+    let before = server.workers()?;
+    assert_eq!(before.len(), 2, "two workers were asked for");
+    let args = json!({ "serverPid": server.pid(), "runs": 20, "limitMs": 2000 });
+    run_scenario("worker-kill", &server, &args, minutes(8))?;
+    assert!(server.workers()?.is_disjoint(&before), "twenty kills replace both workers");
+    Ok(())
+}

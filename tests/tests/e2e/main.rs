@@ -1,0 +1,7 @@
+//! End-to-end tests: a real server, real workers, real browsers, real bytes. One binary; each test gets the machine to
+//! itself (see .config/nextest.toml).
+
+mod browser;
+mod crash_loop;
+mod load;
+mod serving;

@@ -1,0 +1,50 @@
+import { expect, it } from 'vitest';
+import { type PageSettings, forgetCall, peerId, readSettings, rememberCall, roomLink } from './settings';
+
+class FakeStorage implements Storage {
+  readonly #items = new Map<string, string>();
+  get length() {
+    return this.#items.size;
+  }
+  clear = () => this.#items.clear();
+  getItem = (key: string) => this.#items.get(key) ?? null;
+  key = (index: number) => [...this.#items.keys()][index] ?? null;
+  removeItem = (key: string) => void this.#items.delete(key);
+  setItem = (key: string, value: string) => void this.#items.set(key, value);
+}
+
+const read = (query: string, storage = new FakeStorage(), session = new FakeStorage()): PageSettings =>
+  readSettings(new URL(`https://soup.example/${query}`), storage, session);
+
+it('joins straight away only when asked to', () => {
+  expect(read('?roomId=a&name=Ada').autojoin).toBe(false);
+  expect(read('?roomId=a&name=Ada&autojoin=1')).toMatchObject({
+    roomId: 'a',
+    displayName: 'Ada',
+    autojoin: true,
+  });
+});
+
+it('goes back into the call after a reload, and not after leaving', () => {
+  const [storage, session] = [new FakeStorage(), new FakeStorage()];
+  rememberCall(read('?roomId=a&name=Ada'), storage, session);
+  expect(read('?roomId=a', storage, session)).toMatchObject({ autojoin: true, displayName: 'Ada' });
+  expect(read('?roomId=b', storage, session).autojoin).toBe(false);
+  forgetCall(session);
+  expect(read('?roomId=a', storage, session).autojoin).toBe(false);
+});
+
+it('keeps the peer id for the life of the tab', () => {
+  const session = new FakeStorage();
+  expect(peerId(session)).toBe(peerId(session));
+  expect(peerId(session)).not.toBe(peerId(new FakeStorage()));
+});
+
+it('invents a room when the address names none', () => {
+  expect(read('').roomId).toMatch(/^[a-z]+-[a-z]+-\d{3}$/);
+});
+
+it('hands out a link with the room and nothing personal', () => {
+  const page = new URL('https://soup.example/call/?roomId=old&name=Ada&autojoin=1');
+  expect(roomLink(page, 'miso & co')).toBe('https://soup.example/call/?roomId=miso+%26+co');
+});

@@ -1,0 +1,78 @@
+/**
+ * What the page is told by its address and what it remembers. The peer id lives in sessionStorage: a reload is the same
+ * peer, which replaces its old self, and another tab is another one.
+ */
+
+export interface PageSettings {
+  roomId: string;
+  displayName: string;
+  autojoin: boolean;
+  camera: boolean;
+  microphone: boolean;
+  simulcast: boolean;
+}
+
+const PEER_ID = 'tureen.peerId';
+const IN_CALL = 'tureen.inCall';
+const NAME = 'tureen.displayName';
+
+const ADJECTIVES = [
+  'amber',
+  'brisk',
+  'calm',
+  'golden',
+  'hearty',
+  'mellow',
+  'quiet',
+  'silver',
+  'velvet',
+  'warm',
+];
+const SOUPS = ['barley', 'bisque', 'borscht', 'laksa', 'lentil', 'miso', 'pho', 'potage', 'ramen', 'shorba'];
+
+export function readSettings(address: URL, storage: Storage, session: Storage): PageSettings {
+  const query = address.searchParams;
+  const roomId = query.get('roomId')?.trim() ?? '';
+  const on = (name: string) => query.get(name) !== '0';
+  return {
+    roomId: roomId === '' ? inventRoom() : roomId,
+    displayName: query.get('name') ?? storage.getItem(NAME) ?? '',
+    // A reload during a call goes straight back into it.
+    autojoin: query.get('autojoin') === '1' || (roomId !== '' && session.getItem(IN_CALL) === roomId),
+    camera: on('camera'),
+    microphone: on('microphone'),
+    simulcast: on('simulcast'),
+  };
+}
+
+export function peerId(session: Storage): string {
+  const known = session.getItem(PEER_ID);
+  if (known !== null) return known;
+  // Not randomUUID: it is missing on pages without HTTPS.
+  const bytes = crypto.getRandomValues(new Uint8Array(10));
+  const id = [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join('');
+  session.setItem(PEER_ID, id);
+  return id;
+}
+
+export function rememberCall(settings: PageSettings, storage: Storage, session: Storage): void {
+  storage.setItem(NAME, settings.displayName);
+  session.setItem(IN_CALL, settings.roomId);
+}
+
+export function forgetCall(session: Storage): void {
+  session.removeItem(IN_CALL);
+}
+
+/** The address to hand to others: the room and nothing personal. */
+export function roomLink(address: URL, roomId: string): string {
+  const link = new URL(address.pathname, address);
+  link.search = new URLSearchParams({ roomId }).toString();
+  return link.href;
+}
+
+function inventRoom(): string {
+  const [a = 0, b = 0, c = 0] = crypto.getRandomValues(new Uint16Array(3));
+  const number = (c % 900) + 100;
+  return `${ADJECTIVES[a % ADJECTIVES.length] ?? 'warm'}-${SOUPS[b % SOUPS.length] ?? 'miso'}-${number}`;
+}

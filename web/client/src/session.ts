@@ -1,0 +1,260 @@
+/**
+ * One stay in a room over one signaling connection: the device, one send and one receive transport, producers and
+ * consumers. A session never reconnects; when its connection or its media is lost it is closed and `Call` makes
+ * another. It must not touch devices (tracks come from outside and outlive it) nor draw anything.
+ */
+import type { types } from 'mediasoup-client';
+import type { DeviceLoader } from './device-loader';
+import { Emitter } from './emitter';
+import { sendOptions } from './encodings';
+import { type NewConsumer, type PeerInfo, type Source, type TransportInfo, sourceOf } from './protocol';
+import { ConnectionLostError, type Signaling } from './signaling';
+
+/** How long after an ICE restart a transport may take before the session is given up. */
+const RESTART_DEADLINE_MS = 8_000;
+/** A transport that is merely `disconnected` often comes back by itself; after this it is helped. */
+const DISCONNECTED_GRACE_MS = 6_000;
+
+/** What the session consumes, with what the server last said about it. */
+export interface RemoteConsumer {
+  readonly consumer: types.Consumer;
+  readonly peerId: string;
+  readonly source: Source;
+  /** The producer is paused: the peer is muted, or its camera covered. */
+  paused: boolean;
+  spatialLayer: number | null;
+  temporalLayer: number | null;
+}
+
+interface SessionEvents {
+  consumer: [consumer: RemoteConsumer];
+  /** Paused, resumed or moved to another layer. */
+  consumerChanged: [consumer: RemoteConsumer];
+  consumerClosed: [consumer: RemoteConsumer];
+  /** Media flows on both directions in use, or has stopped to. */
+  media: [state: 'connected' | 'interrupted'];
+  /** ICE did not come back, even by a restart: only a new session helps. */
+  failed: [];
+}
+
+export interface SessionOptions {
+  displayName: string;
+  simulcast: boolean;
+}
+
+export class Session extends Emitter<SessionEvents> {
+  readonly consumers = new Map<string, RemoteConsumer>();
+  readonly producers = new Map<Source, types.Producer>();
+  #transports: { send: types.Transport; recv: types.Transport } | undefined;
+  readonly #timers = new Map<types.Transport, ReturnType<typeof setTimeout>>();
+  #joined: Promise<{ peers: PeerInfo[] }> | undefined;
+  #closed = false;
+
+  constructor(
+    private readonly signaling: Signaling,
+    private readonly devices: DeviceLoader,
+    private readonly options: SessionOptions,
+  ) {
+    super();
+  }
+
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  get sendTransport(): types.Transport | undefined {
+    return this.#transports?.send;
+  }
+
+  get recvTransport(): types.Transport | undefined {
+    return this.#transports?.recv;
+  }
+
+  /** Prepares both transports and joins: two round trips. Resolves with the peers that are there already. */
+  async join(): Promise<PeerInfo[]> {
+    const [routerRtpCapabilities, send, recv] = await Promise.all([
+      this.signaling.request('getRouterRtpCapabilities', {}),
+      this.signaling.request('createWebRtcTransport', { forceTcp: false, producing: true, consuming: false }),
+      this.signaling.request('createWebRtcTransport', { forceTcp: false, producing: false, consuming: true }),
+    ]);
+    const device = await this.devices.load(routerRtpCapabilities);
+    if (this.#closed) throw new ConnectionLostError();
+    this.#transports = {
+      send: this.#watch(device.createSendTransport(transportOptions(send))),
+      recv: this.#watch(device.createRecvTransport(transportOptions(recv))),
+    };
+    this.#joined = this.signaling.request('join', {
+      displayName: this.options.displayName,
+      device: thisDevice(device.handlerName),
+      rtpCapabilities: device.recvRtpCapabilities,
+    });
+    const { peers } = await this.#joined;
+    return peers;
+  }
+
+  /** Sends a track. The caller keeps the track: closing the producer leaves it running. */
+  async produce(source: Source, track: MediaStreamTrack): Promise<void> {
+    const transport = this.#transports?.send;
+    if (!transport || this.#closed) return;
+    const producer = await transport.produce({
+      track,
+      ...sendOptions(source, track.getSettings().height ?? 720, this.options.simulcast),
+      stopTracks: false,
+      appData: source === 'screen' ? { source, share: true } : { source },
+    });
+    this.producers.set(source, producer);
+    if (producer.paused) await this.signaling.request('pauseProducer', { producerId: producer.id });
+  }
+
+  async stopProducing(source: Source): Promise<void> {
+    const producer = this.producers.get(source);
+    if (!producer) return;
+    this.producers.delete(source);
+    producer.close();
+    await this.signaling.request('closeProducer', { producerId: producer.id });
+  }
+
+  async setPaused(source: Source, paused: boolean): Promise<void> {
+    const producer = this.producers.get(source);
+    if (!producer || producer.paused === paused) return;
+    if (paused) producer.pause();
+    else producer.resume();
+    await this.signaling.request(paused ? 'pauseProducer' : 'resumeProducer', { producerId: producer.id });
+  }
+
+  /** Sets up what the server offers; it sends media once `accept` is called. */
+  async consume(offer: NewConsumer, accept: () => void, reject: (error: Error) => void): Promise<void> {
+    const transport = this.#transports?.recv;
+    if (!transport || this.#closed) {
+      reject(new Error('no receive transport'));
+      return;
+    }
+    try {
+      const source = sourceOf(offer.kind, offer.appData);
+      const consumer = await transport.consume({
+        id: offer.id,
+        producerId: offer.producerId,
+        kind: offer.kind,
+        rtpParameters: offer.rtpParameters,
+        // Audio and camera of a peer play in step; its screen keeps its own pace.
+        streamId: `${offer.peerId}-${source === 'screen' ? 'screen' : 'camera'}`,
+        appData: offer.appData,
+      });
+      const remote: RemoteConsumer = {
+        consumer,
+        peerId: offer.peerId,
+        source,
+        paused: offer.producerPaused,
+        spatialLayer: null,
+        temporalLayer: null,
+      };
+      this.consumers.set(consumer.id, remote);
+      this.emit('consumer', remote);
+      accept();
+    } catch (error) {
+      reject(error instanceof Error ? error : new Error(String(error)));
+    }
+  }
+
+  consumerPaused(consumerId: string, paused: boolean): void {
+    const remote = this.consumers.get(consumerId);
+    if (!remote) return;
+    remote.paused = paused;
+    this.emit('consumerChanged', remote);
+  }
+
+  consumerLayers(consumerId: string, spatialLayer: number | null, temporalLayer: number | null): void {
+    const remote = this.consumers.get(consumerId);
+    if (!remote) return;
+    remote.spatialLayer = spatialLayer;
+    remote.temporalLayer = temporalLayer;
+    this.emit('consumerChanged', remote);
+  }
+
+  consumerClosed(consumerId: string): void {
+    const remote = this.consumers.get(consumerId);
+    if (!remote) return;
+    this.consumers.delete(consumerId);
+    remote.consumer.close();
+    this.emit('consumerClosed', remote);
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    for (const timer of this.#timers.values()) clearTimeout(timer);
+    this.#timers.clear();
+    this.#transports?.send.close();
+    this.#transports?.recv.close();
+  }
+
+  #watch(transport: types.Transport): types.Transport {
+    transport.on('connect', ({ dtlsParameters }, done, fail) => {
+      this.signaling
+        .request('connectWebRtcTransport', { transportId: transport.id, dtlsParameters })
+        .then(() => done(), fail);
+    });
+    transport.on('produce', ({ kind, rtpParameters, appData }, done, fail) => {
+      // Setting up the sender may overlap with the join; the server wants the join first.
+      const transportId = transport.id;
+      Promise.resolve(this.#joined)
+        .then(() => this.signaling.request('produce', { transportId, kind, rtpParameters, appData }))
+        .then(done, fail);
+    });
+    transport.on('connectionstatechange', (state) => this.#connectionState(transport, state));
+    return transport;
+  }
+
+  #connectionState(transport: types.Transport, state: types.ConnectionState): void {
+    if (this.#closed) return;
+    switch (state) {
+      case 'connected':
+        this.#setTimer(transport, undefined);
+        if (this.#timers.size === 0) this.emit('media', 'connected');
+        break;
+      case 'disconnected':
+        this.emit('media', 'interrupted');
+        this.#setTimer(
+          transport,
+          setTimeout(() => void this.#restartIce(transport), DISCONNECTED_GRACE_MS),
+        );
+        break;
+      case 'failed':
+        this.emit('media', 'interrupted');
+        void this.#restartIce(transport);
+        break;
+      default:
+        break;
+    }
+  }
+
+  async #restartIce(transport: types.Transport): Promise<void> {
+    this.#setTimer(
+      transport,
+      setTimeout(() => this.emit('failed'), RESTART_DEADLINE_MS),
+    );
+    try {
+      const iceParameters = await this.signaling.request('restartIce', { transportId: transport.id });
+      if (!this.#closed) await transport.restartIce({ iceParameters });
+    } catch (error) {
+      // A lost connection brings a new session anyway; any other refusal means that the transport is gone.
+      if (!this.#closed && !(error instanceof ConnectionLostError)) this.emit('failed');
+    }
+  }
+
+  #setTimer(transport: types.Transport, timer: ReturnType<typeof setTimeout> | undefined): void {
+    clearTimeout(this.#timers.get(transport));
+    if (timer === undefined) this.#timers.delete(transport);
+    else this.#timers.set(transport, timer);
+  }
+}
+
+function transportOptions({ id, iceParameters, iceCandidates, dtlsParameters }: TransportInfo) {
+  return { id, iceParameters, iceCandidates, dtlsParameters };
+}
+
+function thisDevice(handlerName: string) {
+  const userAgent = typeof navigator === 'undefined' ? '' : navigator.userAgent;
+  const [, browser = 'browser', version = ''] = /(Firefox|Edg|Chrome|Version)\/(\d+)/.exec(userAgent) ?? [];
+  return { flag: handlerName.toLowerCase(), name: browser === 'Version' ? 'Safari' : browser, version };
+}

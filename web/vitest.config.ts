@@ -1,0 +1,9 @@
+import { defineConfig } from 'vitest/config';
+
+export default defineConfig({
+  test: {
+    include: ['{client,app}/src/**/*.test.ts'],
+    environment: 'node',
+    restoreMocks: true,
+  },
+});

@@ -1,0 +1,61 @@
+//! `cargo xtask bench NAME`: the measurements, always in release, always of binaries built from this tree.
+//!
+//! `tureen-bench` does most of them; those that want a server get one here, and those that want browsers run a
+//! scenario of tests/browser.
+
+use anyhow::{Result, bail};
+use serde_json::json;
+
+use crate::node::Node;
+use crate::server::Server;
+use crate::steps::Steps;
+use crate::{debian, process, run, web, workspace};
+
+pub(crate) fn bench(name: &str, mut arguments: Vec<String>) -> Result<()> {
+    let mut steps = Steps::new();
+    match name {
+        "failover" | "join-time" => {
+            if let Some(unknown) = arguments.first() {
+                bail!("`bench {name}` takes no arguments, not `{unknown}`");
+            }
+            steps.require("browser", || debian::ensure(debian::TO_TEST))?;
+            let node = run::build(&mut steps, &["tureen", "worker"])?;
+            let server = Server::start(&listen_anywhere())?;
+            let run = json!({ "serverPid": server.pid() });
+            scenario(&node, &server, if name == "failover" { "worker-kill" } else { name }, &run)
+        }
+        "joins" if !arguments.iter().any(|argument| argument.starts_with("--address")) => {
+            run::build(&mut steps, &["tureen", "worker", "bench"])?;
+            let server = Server::start(&listen_anywhere())?;
+            let pid = server.pid().to_string();
+            arguments.extend(["--address".into(), server.authority().to_owned(), "--pid".into(), pid]);
+            tureen_bench(name, &arguments)
+        }
+        _ => {
+            run::build(&mut steps, &["tureen", "worker", "bench"])?;
+            tureen_bench(name, &arguments)
+        }
+    }
+}
+
+/// On loopback, at a port that is free.
+fn listen_anywhere() -> [String; 2] {
+    ["--listen".to_owned(), "127.0.0.1:0".to_owned()]
+}
+
+fn tureen_bench(name: &str, arguments: &[String]) -> Result<()> {
+    let program = workspace::target()?.join("release/tureen-bench");
+    process::run(process::command(program).arg(name).args(arguments).current_dir(workspace::root()))
+}
+
+fn scenario(node: &Node, server: &Server, name: &str, options: &serde_json::Value) -> Result<()> {
+    let folder = workspace::root().join("tests/browser");
+    web::packages_of(node, &folder)?;
+    process::run(
+        node.command("node")?
+            .arg(format!("{name}.mjs"))
+            .current_dir(folder)
+            .env("TUREEN_URL", format!("http://{}", server.authority()))
+            .env("TUREEN_SCENARIO_ARGS", options.to_string()),
+    )
+}
