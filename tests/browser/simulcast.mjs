@@ -44,9 +44,15 @@ async function ask(viewer, consumerId, spatialLayer, reached, width) {
   return Date.now() - start;
 }
 
-const atLeast = (width) => window.probes.tile('red')?.querySelector('video').videoWidth >= width;
-const exactly = (width) => window.probes.tile('red')?.querySelector('video').videoWidth === width;
-const fits = (width) => {
+function atLeast(width) {
+  return window.probes.tile('red')?.querySelector('video').videoWidth >= width;
+}
+
+function exactly(width) {
+  return window.probes.tile('red')?.querySelector('video').videoWidth === width;
+}
+
+function fits(width) {
   const { videoWidth } = window.probes.tile('red')?.querySelector('video') ?? {};
   return videoWidth > 0 && videoWidth <= width;
-};
+}

@@ -65,6 +65,7 @@ pub(crate) fn run(worker: &Path) -> Result<()> {
         }
         results.push(result);
     }
+    eprintln!("    what each file said is in {}/test-*.log", folder.display());
     judge(&results, recorded)
 }
 

@@ -4,4 +4,6 @@
 //! clock: what is tested is what the bytes do, not how many of them a machine can take.
 
 pub mod channel;
+pub mod insider;
 pub mod mutate;
+pub mod outsider;

@@ -1,6 +1,7 @@
 //! One synthetic transport as a tokio task: a UDP socket, an [`Endpoint`], and the streams it sends.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -23,6 +24,7 @@ pub struct Link {
     connected: watch::Receiver<bool>,
     sources: mpsc::Sender<Source>,
     progress: Arc<Notify>,
+    key_frame_requests: Arc<AtomicU64>,
     task: JoinHandle<Result<()>>,
 }
 
@@ -38,7 +40,9 @@ impl Link {
         let (connected_sender, connected) = watch::channel(false);
         let (sources, source_queue) = mpsc::channel(4);
         let progress = Arc::new(Notify::new());
+        let key_frame_requests = Arc::new(AtomicU64::new(0));
         let driver = Driver {
+            key_frame_requests: Arc::clone(&key_frame_requests),
             socket,
             endpoint,
             streams,
@@ -46,7 +50,7 @@ impl Link {
             connected: connected_sender,
         };
         let task = tokio::spawn(driver.run(source_queue));
-        Ok(Self { transport_id: remote.id.clone(), connected, sources, progress, task })
+        Ok(Self { transport_id: remote.id.clone(), connected, sources, progress, key_frame_requests, task })
     }
 
     /// The server's id of this transport.
@@ -65,6 +69,11 @@ impl Link {
             Ok(Err(_)) => bail!("transport {} failed", self.transport_id),
             Err(_) => bail!("transport {} not connected after {patience:?}", self.transport_id),
         }
+    }
+
+    /// How often the server asked for a key frame so far.
+    pub fn key_frame_requests(&self) -> u64 {
+        self.key_frame_requests.load(Ordering::Relaxed)
     }
 
     /// Starts to send a stream.
@@ -97,6 +106,7 @@ struct Driver {
     endpoint: Endpoint,
     streams: Streams,
     progress: Arc<Notify>,
+    key_frame_requests: Arc<AtomicU64>,
     connected: watch::Sender<bool>,
 }
 
@@ -135,6 +145,7 @@ impl Driver {
         if heard {
             self.progress.notify_waiters();
         }
+        self.key_frame_requests.store(self.endpoint.key_frame_request_count(), Ordering::Relaxed);
         let connected = self.endpoint.profile().is_some();
         self.connected.send_if_modified(|was| std::mem::replace(was, connected) != connected);
     }

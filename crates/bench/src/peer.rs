@@ -30,7 +30,19 @@ pub struct Peer {
     receive: Link,
     streams: Streams,
     consumers: watch::Receiver<Vec<u32>>,
+    held: Arc<Mutex<Held>>,
     dispatcher: JoinHandle<()>,
+}
+
+/// The server's ids of what a peer has.
+#[derive(Debug, Clone, Default)]
+pub struct Held {
+    /// Its transports: the one it sends on, then the one it receives on.
+    pub transports: Vec<String>,
+    /// Its producers.
+    pub producers: Vec<String>,
+    /// Its consumers.
+    pub consumers: Vec<String>,
 }
 
 /// Where to join, and as whom.
@@ -64,23 +76,34 @@ impl Peer {
         tokio::try_join!(send.wait_connected(CONNECT_DEADLINE), receive.wait_connected(CONNECT_DEADLINE))
             .context("ICE or DTLS did not come about")?;
 
+        let mut held = Held {
+            transports: vec![send.transport_id().to_owned(), receive.transport_id().to_owned()],
+            ..Held::default()
+        };
         for (i, &shape) in shapes.iter().enumerate() {
             let ssrc = rand::random::<u32>() & 0x7fff_fffe;
             let parameters = rtp_parameters(shape.media, ssrc, i);
             let kind = if shape.media == Media::Video { "video" } else { "audio" };
             let data = json!({ "transportId": send.transport_id(), "kind": kind, "rtpParameters": parameters, "appData": {} });
-            protoo.request("produce", data).await?;
+            let answer = protoo.request("produce", data).await?;
+            held.producers.extend(answer["id"].as_str().map(str::to_owned));
             send.add_source(Source::new(shape, ssrc, shape.media.payload_type(), None)).await?;
         }
 
         let (consumer_list, consumers) = watch::channel(Vec::new());
         let answers = protoo.answers();
+        let held = Arc::new(Mutex::new(held));
+        let noted = Arc::clone(&held);
         let dispatcher = tokio::spawn(async move {
             while let Some(event) = incoming.recv().await {
                 match event {
                     Incoming::Request { id, method, data } if method == "newConsumer" => {
                         if let Some(ssrc) = data["rtpParameters"]["encodings"][0]["ssrc"].as_u64() {
                             consumer_list.send_modify(|list| list.push(ssrc as u32));
+                        }
+                        if let Some(id) = data["id"].as_str() {
+                            let mut held = noted.lock().expect("no one panics while holding this lock");
+                            held.consumers.push(id.to_owned());
                         }
                         answers.accept(id).await;
                     }
@@ -90,7 +113,7 @@ impl Peer {
                 }
             }
         });
-        Ok(Self { protoo, send, receive, streams, consumers, dispatcher })
+        Ok(Self { protoo, send, receive, streams, consumers, held, dispatcher })
     }
 
     /// Waits until `count` consumers exist and each has brought at least `packets` packets.
@@ -124,6 +147,16 @@ impl Peer {
         self.streams.lock().expect("no one panics while holding this lock").clone()
     }
 
+    /// The ids of what this peer has.
+    pub fn held(&self) -> Held {
+        self.held.lock().expect("no one panics while holding this lock").clone()
+    }
+
+    /// How often the server asked this peer for a key frame so far.
+    pub fn key_frame_requests(&self) -> u64 {
+        self.send.key_frame_requests()
+    }
+
     /// The protoo session, for requests beyond joining.
     pub fn protoo(&mut self) -> &mut Protoo {
         &mut self.protoo
@@ -144,16 +177,25 @@ impl Peer {
 }
 
 async fn open(protoo: &mut Protoo, identity: &Arc<Identity>, sends: bool, streams: &Streams) -> Result<Link> {
+    let remote = open_transport(protoo, sends).await?;
+    let link = Link::open(identity, &remote, Arc::clone(streams)).await?;
+    connect_transport(protoo, identity, &remote.id).await?;
+    Ok(link)
+}
+
+/// Asks for a transport to send or to receive on.
+pub(crate) async fn open_transport(protoo: &mut Protoo, sends: bool) -> Result<RemoteTransport> {
     let request = json!({ "forceTcp": false, "producing": sends, "consuming": !sends });
     let answer = protoo.request("createWebRtcTransport", request).await?;
-    let remote = remote_transport(&answer)?;
-    let link = Link::open(identity, &remote, Arc::clone(streams)).await?;
+    remote_transport(&answer)
+}
+
+/// Tells the server who will come to a transport.
+pub(crate) async fn connect_transport(protoo: &mut Protoo, identity: &Identity, id: &str) -> Result<()> {
     let fingerprints = json!([{ "algorithm": "sha-256", "value": identity.fingerprint() }]);
     let dtls = json!({ "role": "client", "fingerprints": fingerprints });
-    protoo
-        .request("connectWebRtcTransport", json!({ "transportId": remote.id, "dtlsParameters": dtls }))
-        .await?;
-    Ok(link)
+    protoo.request("connectWebRtcTransport", json!({ "transportId": id, "dtlsParameters": dtls })).await?;
+    Ok(())
 }
 
 fn remote_transport(answer: &Value) -> Result<RemoteTransport> {
@@ -183,7 +225,7 @@ fn remote_transport(answer: &Value) -> Result<RemoteTransport> {
 }
 
 /// What a synthetic peer can receive: Opus and VP8 with RTX.
-fn capabilities() -> Value {
+pub(crate) fn capabilities() -> Value {
     json!({
         "codecs": [
             { "kind": "audio", "mimeType": "audio/opus", "preferredPayloadType": 100, "clockRate": 48000, "channels": 2,
@@ -204,7 +246,8 @@ fn feedback() -> Value {
     json!([{ "type": "nack", "parameter": "" }, { "type": "nack", "parameter": "pli" }, { "type": "ccm", "parameter": "fir" }])
 }
 
-fn rtp_parameters(media: Media, ssrc: u32, mid: usize) -> Value {
+/// What a synthetic peer sends.
+pub(crate) fn rtp_parameters(media: Media, ssrc: u32, mid: usize) -> Value {
     let payload_type = media.payload_type();
     let (codecs, encoding) = match media {
         Media::Audio => (

@@ -410,3 +410,6 @@ async fn read_messages<R: AsyncRead + Unpin>(mut reader: R, channel: Channel) {
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,12 @@ static TAKEN: AtomicU64 = AtomicU64::new(0);
 pub fn inherited_fd(fd: RawFd) -> io::Result<OwnedFd> {
     let bit = match u32::try_from(fd) {
         Ok(number @ 3..64) => 1_u64 << number,
-        _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "an inherited descriptor is between 3 and 63")),
+        _ => {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "an inherited descriptor is between 3 and 63",
+            ));
+        }
     };
     // SAFETY: F_GETFD only reads the descriptor's flags and fails for one that is not open.
     if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {

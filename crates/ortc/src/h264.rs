@@ -127,7 +127,7 @@ fn allows_level_asymmetry(parameters: &ParameterMap) -> bool {
 /// RFC 6184 table 5: the same profile hides behind several combinations of `profile_idc` and constraint flags.
 fn profile(idc: u8, flags: u8) -> Option<H264Profile> {
     // (profile_idc, which flags count, their values)
-    const PROFILES: [(u8, u8, u8, H264Profile); 10] = [
+    const PROFILES: [(u8, u8, u8, H264Profile); 9] = [
         (0x42, 0b0100_1111, 0b0100_0000, H264Profile::ConstrainedBaseline),
         (0x4d, 0b1000_1111, 0b1000_0000, H264Profile::ConstrainedBaseline),
         (0x58, 0b1100_1111, 0b1100_0000, H264Profile::ConstrainedBaseline),
@@ -137,8 +137,6 @@ fn profile(idc: u8, flags: u8) -> Option<H264Profile> {
         (0x64, 0b1111_1111, 0b0000_0000, H264Profile::High),
         (0x64, 0b1111_1111, 0b0000_1100, H264Profile::ConstrainedHigh),
         (0xf4, 0b1111_1111, 0b0000_0000, H264Profile::PredictiveHigh444),
-        // Level 1b of the High profiles is not marked by a flag; this one is libwebrtc's own spelling of it.
-        (0x64, 0b1111_1111, 0b0001_0000, H264Profile::High),
     ];
     PROFILES
         .iter()

@@ -3,7 +3,10 @@
 //! Nothing here opens a socket or reads a clock: bytes and instants are passed in, bytes and decisions come
 //! out. This crate depends on no sibling.
 
+pub mod certificate;
 pub mod codec;
+pub mod dtls;
+pub mod ice;
 pub mod rate;
 pub mod remb;
 pub mod rtcp;
@@ -11,8 +14,5 @@ pub mod rtp;
 pub mod sequence;
 pub mod srtp;
 pub mod stream;
-pub mod twcc;
 pub mod stun;
-pub mod certificate;
-pub mod dtls;
-pub mod ice;
+pub mod twcc;

@@ -337,12 +337,9 @@ fn build_consumer(
                     "encoding.spatialLayers does not match number of consumableRtpEncodings",
                 ));
             }
-            if codec.kind != CodecKind::Vp8 {
-                return Err(RequestError::error(format!("simulcast of {} not supported yet", codec.mime_type)));
-            }
-            Forwarding::Simulcast(Box::new(Simulcast::new(preferred, most)))
+            Forwarding::Simulcast(Box::new(Simulcast::new(preferred, most, codec.kind == CodecKind::Vp8)))
         }
-        rtp::Type::Svc => Forwarding::Svc { most, running: false },
+        rtp::Type::Svc => Forwarding::Svc { preferred, most, running: false },
     };
     let payload_types = parameters
         .codecs

@@ -269,6 +269,9 @@ fn parse_codec(data: &mut wire::RtpCodecParameters) -> RequestResult<Codec> {
     let use_in_band_fec = integer("useinbandfec") == Some(1);
     let use_dtx = integer("usedtx") == Some(1);
     let feedback = data.rtcp_feedback.get_or_insert_default();
+    for entry in feedback.iter_mut() {
+        entry.parameter = entry.parameter.take().filter(|parameter| !parameter.is_empty());
+    }
     let has = |kind: &str, parameter: &str| {
         feedback.iter().any(|entry| entry.type_ == kind && entry.parameter.as_deref().unwrap_or("") == parameter)
     };

@@ -304,6 +304,9 @@ impl Worker {
         for consumer in producer.consumers.clone() {
             self.consumer_producer_resumed(consumer, now);
         }
+        for observer in self.producers[index].observers.clone() {
+            self.observer_producer_resumed(observer, index);
+        }
         self.service_producer(index, now);
     }
 }

@@ -27,8 +27,12 @@ export class NodePeer {
   #heard = new Map();
   #connections = [];
 
+  constructor(voice) {
+    this.voice = voice;
+  }
+
   static async join({ url, onEnd }, roomId, voice) {
-    const peer = new NodePeer();
+    const peer = new NodePeer(voice);
     await peer.#join(url, roomId, voice, onEnd);
     return peer;
   }

@@ -58,6 +58,8 @@ export interface CallOptions {
 /** A re-join that the server refuses is tried again, more and more slowly. */
 const REJOIN_FIRST_MS = 200;
 const REJOIN_MOST_MS = 4_000;
+/** A server that answers takes a fraction of this for a join. */
+const JOIN_DEADLINE_MS = 8_000;
 /** How long a peer's last picture may stand after a re-join without a new consumer taking its place. */
 const STALE_TRACK_MS = 3_000;
 
@@ -70,6 +72,8 @@ export class Call extends Emitter<CallEvents> {
   readonly #loader: DeviceLoader;
   #signaling: Signaling | undefined;
   #session: Session | undefined;
+  /** Sessions before this one, whose last pictures still stand. */
+  readonly #retired: Session[] = [];
   #state: CallState = 'new';
   #rejoinDelay = REJOIN_FIRST_MS;
   #rejoinTimer: ReturnType<typeof setTimeout> | undefined;
@@ -186,10 +190,13 @@ export class Call extends Emitter<CallEvents> {
   }
 
   async #openSession(signaling: Signaling): Promise<void> {
-    this.#session?.close();
+    this.#retireSession();
     const session = new Session(signaling, this.#loader, this.options);
     this.#session = session;
     this.#listen(session);
+    const deadline = setTimeout(() => {
+      if (this.#session === session) this.#rejoin('The server does not answer. Trying again…');
+    }, JOIN_DEADLINE_MS);
     try {
       const peers = await session.join();
       if (this.#session !== session || session.closed) return;
@@ -200,6 +207,8 @@ export class Call extends Emitter<CallEvents> {
       for (const source of this.#wanted) void this.#queue(source, () => this.#produce(session, source));
     } catch (error) {
       if (this.#session === session && this.#state !== 'closed') this.#joinFailed(error);
+    } finally {
+      clearTimeout(deadline);
     }
   }
 
@@ -223,6 +232,7 @@ export class Call extends Emitter<CallEvents> {
     if (this.#state === 'closed' || this.#rejoinTimer !== undefined) return;
     if (this.#state === 'joined') this.#setState('reconnecting', reason);
     else this.#setState(this.#state, reason);
+    this.#retireSession();
     const old = this.#signaling;
     this.#signaling = undefined;
     old?.close();
@@ -301,8 +311,16 @@ export class Call extends Emitter<CallEvents> {
     }
   }
 
+  #retireSession(): void {
+    if (!this.#session) return;
+    this.#session.retire();
+    this.#retired.push(this.#session);
+    this.#session = undefined;
+  }
+
   #dropStaleTracks(session: Session): void {
     if (this.#session !== session) return;
+    for (const retired of this.#retired.splice(0)) retired.close();
     for (const peer of this.peers.values()) {
       const stale = [...peer.tracks].filter(([, { consumerId }]) => !session.consumers.has(consumerId));
       for (const [source] of stale) peer.tracks.delete(source);
@@ -424,8 +442,8 @@ export class Call extends Emitter<CallEvents> {
     clearTimeout(this.#rejoinTimer);
     const signaling = this.#signaling;
     this.#signaling = undefined;
-    this.#session?.close();
-    this.#session = undefined;
+    this.#retireSession();
+    for (const retired of this.#retired.splice(0)) retired.close();
     signaling?.close();
     for (const source of [...this.#tracks.keys()]) {
       this.#wanted.delete(source);

@@ -179,12 +179,17 @@ export class Session extends Emitter<SessionEvents> {
     this.emit('consumerClosed', remote);
   }
 
-  close(): void {
+  /** Stops sending and says nothing more; what was received last stays on the screen until `close()`. */
+  retire(): void {
     if (this.#closed) return;
     this.#closed = true;
     for (const timer of this.#timers.values()) clearTimeout(timer);
     this.#timers.clear();
     this.#transports?.send.close();
+  }
+
+  close(): void {
+    this.retire();
     this.#transports?.recv.close();
   }
 

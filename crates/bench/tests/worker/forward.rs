@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use bench::router::Media;
+use bench::source::Shape;
 use rtc::rtcp;
 use rtc::rtp::{SeqNo, Ssrc};
 use rtc::srtp::Profile;
@@ -19,43 +20,24 @@ fn run_call(publisher: Profile, receivers: [Profile; 2]) -> Result<(Call, [Subsc
     let mut call = Call::new(worker(&[])?, publisher)?;
     let mut subscribers =
         [call.subscribe(receivers[0], 100_000, true)?, call.subscribe(receivers[1], 200_000, false)?];
-    call.answer_key_frame_request()?;
+    // The first frame is a key frame, and the receivers are there: they miss nothing.
     for _ in 0..FRAMES {
-        call.exchange(&mut subscribers)?;
+        call.publisher.exchange(&mut subscribers)?;
     }
     Ok((call, subscribers))
-}
-
-/// Every payload once, in order, under the right identity and consecutive numbers.
-fn check_all_arrived(call: &Call, subscriber: &Subscriber) {
-    let streams =
-        [(Media::Video, subscriber.video_ssrc), (Media::Audio, subscriber.audio_ssrc)].into_iter().zip(&call.sent);
-    for ((media, ssrc), sent) in streams {
-        let received = subscriber.stream(ssrc);
-        assert_eq!(received.len(), sent.len(), "{media:?}");
-        for (packet, sent) in received.iter().zip(sent) {
-            assert_eq!(packet.payload_type, media.payload_type());
-            assert!(packet.payload == *sent, "{media:?} payload of packet {} was changed", packet.sequence);
-        }
-        for pair in received.windows(2) {
-            assert_eq!(pair[1].sequence, pair[0].sequence.wrapping_add(1), "{media:?}");
-        }
-    }
-    assert_eq!(subscriber.party.received.len(), call.sent[0].len() + call.sent[1].len(), "nothing else came");
-    assert!(subscriber.party.refused.is_empty(), "nothing came twice or under a wrong key");
 }
 
 #[test]
 fn gcm_and_cm_peers_receive_every_packet_of_a_gcm_publisher() -> Result<()> {
     let (call, subscribers) = run_call(GCM_256, [GCM_256, CM_80])?;
-    subscribers.iter().for_each(|subscriber| check_all_arrived(&call, subscriber));
+    subscribers.iter().for_each(|subscriber| subscriber.check(&call.publisher.sent));
     Ok(())
 }
 
 #[test]
 fn gcm_and_cm_peers_receive_every_packet_of_a_cm_publisher() -> Result<()> {
     let (call, subscribers) = run_call(CM_80, [GCM_128, CM_32])?;
-    subscribers.iter().for_each(|subscriber| check_all_arrived(&call, subscriber));
+    subscribers.iter().for_each(|subscriber| subscriber.check(&call.publisher.sent));
     Ok(())
 }
 
@@ -63,11 +45,26 @@ fn gcm_and_cm_peers_receive_every_packet_of_a_cm_publisher() -> Result<()> {
 fn a_picture_loss_reaches_the_publisher() -> Result<()> {
     let (mut call, [subscriber, _]) = run_call(GCM_256, [GCM_256, GCM_256])?;
     let mut subscriber = subscriber;
-    assert!(!call.publisher.endpoint.take_key_frame_request(VIDEO), "a key frame was just sent");
+    assert!(!call.publisher.party.endpoint.take_key_frame_request(VIDEO), "a key frame was just sent");
     let mut pli = Vec::new();
     rtcp::write_pli(&mut pli, Ssrc(1), Ssrc(subscriber.video_ssrc));
     subscriber.party.send_rtcp(&pli)?;
-    call.answer_key_frame_request()
+    call.publisher.answer_key_frame_request()
+}
+
+#[test]
+fn a_late_joiner_starts_with_a_key_frame_made_for_it() -> Result<()> {
+    let (mut call, _subscribers) = run_call(GCM_256, [GCM_256, GCM_256])?;
+    let mut late = call.subscribe(CM_80, 300_000, true)?;
+    call.publisher.answer_key_frame_request()?;
+    call.publisher.exchange(&mut [])?;
+    let frame = Shape::VIDEO.packets_per_frame as usize;
+    late.party.wait_until("first frame", PATIENCE, |party| party.received.len() > frame)?;
+    let video = late.stream(late.video_ssrc);
+    let sent = &call.publisher.sent[0];
+    let expected = &sent[sent.len() - frame..];
+    assert!(video.iter().map(|packet| &packet.payload).eq(expected), "the whole key frame and nothing before it");
+    Ok(())
 }
 
 fn ask_again(subscriber: &mut Subscriber, sequence: u16) -> Result<()> {

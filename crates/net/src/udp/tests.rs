@@ -113,7 +113,7 @@ fn a_full_socket_keeps_the_rest_in_order_and_the_oldest_go_first() {
     }
     let mut room = 3;
     let mut seen = Vec::new();
-    let mut kernel = |datagrams: &mut dyn Iterator<Item = super::sys::Outgoing<'_>>| {
+    let mut kernel = |datagrams: &mut dyn Iterator<Item = sys::Outgoing<'_>>| {
         if room == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }

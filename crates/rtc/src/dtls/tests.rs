@@ -11,6 +11,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::certificate::{Certificate, Fingerprint, FingerprintAlgorithm};
+use crate::srtp::{SrtpReceiver, SrtpSender};
 
 const TIMERS: DtlsTimers = DtlsTimers {
     prepare_context: net::dtls_timers::prepare_context,
@@ -400,6 +401,34 @@ fn application_data_pass_both_ways() {
 }
 
 #[test]
+fn srtp_profile_is_the_servers_choice_of_what_the_client_offers() {
+    let certificate = Certificate::generate().unwrap();
+    for (place, expected) in Profile::PREFERENCE.into_iter().enumerate() {
+        for versions in [DtlsVersions::Only12, DtlsVersions::Only13] {
+            // The client's own order is the reverse one.
+            let offered: Vec<Profile> = Profile::PREFERENCE[place..].iter().rev().copied().collect();
+            let context = DtlsContext::with_profiles(&certificate, TIMERS, versions, &offered).unwrap();
+            let mut pair = Pair::new(versions);
+            pair.client.transport = DtlsTransport::new(&context);
+            pair.client.fingerprint = certificate.fingerprints().remove(4);
+            pair.start();
+            pair.run(|_| false);
+            pair.assert_connected();
+            let [client, server] = [&pair.client, &pair.server]
+                .map(|end| end.connection.as_ref().and_then(|connection| connection.srtp.clone()).unwrap());
+            assert_eq!(server.profile, expected);
+            let mut sender = SrtpSender::new(client.profile, &client.local_key, &client.local_salt).unwrap();
+            let mut receiver =
+                SrtpReceiver::new(server.profile, &server.remote_key, &server.remote_salt).unwrap();
+            let (packet, mut datagram) = ([0x80, 201, 0, 1, 0, 0, 0, 1], [0; 40]);
+            let len = sender.protect_rtcp(&packet, &mut datagram).unwrap();
+            let len = receiver.unprotect_rtcp(&mut datagram[..len]).unwrap();
+            assert_eq!(datagram[..len], packet);
+        }
+    }
+}
+
+#[test]
 fn start_is_for_once() {
     let mut pair = Pair::new(DtlsVersions::All);
     pair.start();
@@ -449,6 +478,40 @@ proptest! {
         pair.server.poll();
         prop_assert!(pair.client.connection.is_none());
         prop_assert!(pair.server.connection.is_none());
+    }
+
+    /// Whoever has not the keys can neither end a connection nor slip data into it.
+    #[test]
+    fn garbage_does_not_disturb_a_connection(
+        junk in proptest::collection::vec((20_u8..64, proptest::collection::vec(any::<u8>(), 0..100)), 1..30),
+        old in any::<bool>(),
+    ) {
+        let mut pair = Pair::new(if old { DtlsVersions::Only12 } else { DtlsVersions::Only13 });
+        pair.start();
+        pair.run(|_| false);
+        pair.carry(&mut |_| false);
+        let mut records: Vec<Vec<u8>> = junk
+            .into_iter()
+            .map(|(first, bytes)| {
+                // A record whose length is right, of epoch 0 or 1.
+                let mut record = vec![first, 0xfe, 0xfd, 0, first & 1, 0, 0, 0, 0, 1, 0, 0, bytes.len() as u8];
+                record.extend(bytes);
+                record
+            })
+            .collect();
+        // A fatal alert and a close_notify in the clear.
+        records.push(vec![21, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 9, 9, 0, 2, 2, 40]);
+        records.push(vec![21, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 9, 10, 0, 2, 1, 0]);
+        for record in &records {
+            pair.server.transport.handle_datagram(record, pair.now);
+            pair.client.transport.handle_datagram(record, pair.now);
+        }
+        pair.carry(&mut |_| false);
+        pair.client.transport.send(b"still here", pair.now).unwrap();
+        pair.server.transport.send(b"so am I", pair.now).unwrap();
+        pair.carry(&mut |_| false);
+        prop_assert_eq!(&pair.server.data, &[b"still here".to_vec()]);
+        prop_assert_eq!(&pair.client.data, &[b"so am I".to_vec()]);
     }
 
     /// Honest datagrams with flipped bytes lead to a connection or to a failure, never to a panic, and a

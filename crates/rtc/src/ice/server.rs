@@ -58,8 +58,8 @@ impl Credentials {
 #[derive(Debug)]
 pub struct IceServer {
     credentials: Credentials,
-    /// From a restart until the peer uses the new ones.
-    old_credentials: Option<Credentials>,
+    /// From a restart until the peer uses the new ones. Boxed: it is rare, and holds a kilobyte of HMAC state.
+    old_credentials: Option<Box<Credentials>>,
     state: IceState,
     /// Oldest first.
     tuples: ArrayVec<Tuple, MAX_TUPLES>,
@@ -180,7 +180,7 @@ impl IceServer {
     pub fn restart(&mut self, username_fragment: String, password: String, now: Instant) {
         let new = Credentials::new(username_fragment.clone(), password);
         let old = std::mem::replace(&mut self.credentials, new);
-        if let Some(older) = self.old_credentials.replace(old) {
+        if let Some(older) = self.old_credentials.replace(Box::new(old)) {
             self.events.push_back(IceEvent::UsernameFragmentRemoved(older.username_fragment));
         }
         self.events.push_back(IceEvent::UsernameFragmentAdded(username_fragment));

@@ -85,9 +85,7 @@ impl PacketCipher {
         }
     }
 
-    /// Encrypts `plaintext` into `ciphertext`, which has its length, and fills `tag`. `associated` is what
-    /// GCM authenticates beside it: for RTP the header. HMAC-SHA1 authenticates `hmac_head`, the
-    /// ciphertext and `hmac_tail`.
+    /// Encrypts `plaintext` into `ciphertext`, which has its length, and fills `tag`.
     pub(super) fn seal(
         &self,
         nonce: PacketNonce,

@@ -48,8 +48,10 @@ pub enum Forwarding {
     Simple,
     /// One of several streams at a time, some of its temporal layers.
     Simulcast(Box<Simulcast>),
-    /// The only stream with all its layers: layers are not taken out of a stream yet.
+    /// The only stream with all its layers, whatever is preferred: layers are not taken out of a stream yet.
     Svc {
+        /// What the driver prefers.
+        preferred: Layers,
         /// What the stream has.
         most: Layers,
         /// Whether it is being forwarded.
@@ -65,7 +67,7 @@ impl Forwarding {
         match self {
             Self::Simple | Self::Pipe => Layers::NONE,
             Self::Simulcast(simulcast) => simulcast.preferred,
-            Self::Svc { most, .. } => *most,
+            Self::Svc { preferred, .. } => *preferred,
         }
     }
 
@@ -83,7 +85,7 @@ impl Forwarding {
         match self {
             Self::Simple | Self::Pipe => Layers::NONE,
             Self::Simulcast(simulcast) => simulcast.current,
-            Self::Svc { most, running: true } => *most,
+            Self::Svc { most, running: true, .. } => *most,
             Self::Svc { running: false, .. } => Layers::NONE,
         }
     }
@@ -95,7 +97,7 @@ impl Forwarding {
 
     /// Whether packets get other picture numbers than they came with.
     pub fn rewrites_pictures(&self) -> bool {
-        matches!(self, Self::Simulcast(_))
+        matches!(self, Self::Simulcast(simulcast) if simulcast.rewriter.is_some())
     }
 
     /// The encoding that is being forwarded, where it is one.
@@ -119,7 +121,8 @@ pub struct Simulcast {
     pub target: Layers,
     /// What is being forwarded.
     pub current: Layers,
-    rewriter: vp8::Rewriter,
+    /// Numbers VP8's pictures and spares temporal layers; other codecs go out as they came.
+    rewriter: Option<vp8::Rewriter>,
     /// The encoding whose timestamps go out as they are; the others are aligned to it.
     reference: Option<u8>,
     /// What is added to the current stream's timestamps.
@@ -149,13 +152,13 @@ const MAX_REPORT_DISTANCE_S: u64 = 60;
 
 impl Simulcast {
     /// Nothing is forwarded yet.
-    pub fn new(preferred: Layers, most: Layers) -> Self {
+    pub fn new(preferred: Layers, most: Layers, vp8: bool) -> Self {
         Self {
             preferred,
             most,
             target: Layers::NONE,
             current: Layers::NONE,
-            rewriter: vp8::Rewriter::new(),
+            rewriter: vp8.then(vp8::Rewriter::new),
             reference: None,
             timestamp_offset: 0,
             newest: None,
@@ -184,16 +187,16 @@ impl Simulcast {
         if layer != self.current.spatial || stream.sync_required {
             return None;
         }
-        let picture = if known { self.rewriter.process(incoming.descriptor.as_ref()?) } else { None };
+        let picture = if known { self.picture(incoming) } else { None };
         let Some(picture) = picture else {
             stream.sequence.drop_input(incoming.seq);
             return None;
         };
         let before = self.current.temporal;
-        self.current.temporal = i16::from(self.rewriter.current_temporal_layer());
+        self.current.temporal = self.current_temporal_layer();
         let effect = (before != self.current.temporal).then_some(Effect::LayersChanged);
         self.note_sent(incoming, now);
-        admission(stream, incoming, Step { timestamp_offset: self.timestamp_offset, picture: Some(picture), effect })
+        admission(stream, incoming, Step { timestamp_offset: self.timestamp_offset, picture, effect })
     }
 
     /// Goes over to another stream, or starts the same one again, with a key frame.
@@ -206,19 +209,36 @@ impl Simulcast {
     ) -> Option<Admission> {
         let clock_rate = stream.send.params().clock_rate;
         self.timestamp_offset = self.align(incoming, streams, clock_rate, now);
-        self.rewriter.sync();
-        self.rewriter.set_target_temporal_layer(u8::try_from(self.target.temporal).unwrap_or(0));
-        let picture = self.rewriter.process(incoming.descriptor.as_ref()?)?;
+        if let Some(rewriter) = &mut self.rewriter {
+            rewriter.sync();
+            rewriter.set_target_temporal_layer(u8::try_from(self.target.temporal).unwrap_or(0));
+        }
+        let picture = self.picture(incoming)?;
         // A gap of one number tells the receiver that the frame before was not finished.
         stream.sequence.sync(incoming.seq.saturating_sub(u64::from(!self.frame_ended)));
         stream.sync_required = false;
         self.current = Layers {
             spatial: self.target.spatial,
-            temporal: i16::from(self.rewriter.current_temporal_layer()),
+            temporal: self.current_temporal_layer(),
         };
         self.note_sent(incoming, now);
         let effect = Some(Effect::Started { seq: incoming.seq });
-        admission(stream, incoming, Step { timestamp_offset: self.timestamp_offset, picture: Some(picture), effect })
+        admission(stream, incoming, Step { timestamp_offset: self.timestamp_offset, picture, effect })
+    }
+
+    /// The picture numbers of a packet that goes out, where its codec has any; `None` when it does not go out.
+    fn picture(&mut self, incoming: &Incoming<'_>) -> Option<Option<vp8::Picture>> {
+        match &mut self.rewriter {
+            Some(rewriter) => rewriter.process(incoming.descriptor.as_ref()?).map(Some),
+            None => Some(None),
+        }
+    }
+
+    fn current_temporal_layer(&self) -> i16 {
+        match &self.rewriter {
+            Some(rewriter) => i16::from(rewriter.current_temporal_layer()),
+            None => self.most.temporal,
+        }
     }
 
     fn note_sent(&mut self, incoming: &Incoming<'_>, now: Instant) {
@@ -329,7 +349,9 @@ impl Worker {
             return;
         }
         if target.spatial == simulcast.current.spatial {
-            simulcast.rewriter.set_target_temporal_layer(u8::try_from(target.temporal).unwrap_or(0));
+            if let Some(rewriter) = &mut simulcast.rewriter {
+                rewriter.set_target_temporal_layer(u8::try_from(target.temporal).unwrap_or(0));
+            }
         } else {
             let (producer, encoding) = (consumer.producer, u8::try_from(target.spatial).unwrap_or(0));
             self.request_key_frame(producer, encoding, now);
@@ -344,7 +366,10 @@ impl Worker {
     ) -> wire::SetPreferredLayersResponse {
         let preferred_layers = match &mut self.consumers[index].forwarding {
             Forwarding::Simple | Forwarding::Pipe => None,
-            Forwarding::Svc { most, .. } => Some(*most),
+            Forwarding::Svc { preferred, most, .. } => {
+                *preferred = Layers::clamped(asked, *most);
+                Some(*preferred)
+            }
             Forwarding::Simulcast(simulcast) => {
                 simulcast.preferred = Layers::clamped(asked, simulcast.most);
                 Some(simulcast.preferred)

@@ -16,7 +16,8 @@ pub fn dump_stream(params: &StreamParams, score: u8) -> wire::Dump {
             payload_type: params.payload_type,
             mime_type: params.mime_type.clone(),
             clock_rate: params.clock_rate,
-            rid: Some(params.rid.clone()).filter(|rid| !rid.is_empty()),
+            // The driver's library reads the length of this without looking whether it is there.
+            rid: Some(params.rid.clone()),
             cname: params.cname.clone(),
             rtx_ssrc: params.rtx.map(|rtx| rtx.ssrc.0),
             rtx_payload_type: params.rtx.map(|rtx| rtx.payload_type),
@@ -36,7 +37,7 @@ pub fn dump_stream(params: &StreamParams, score: u8) -> wire::Dump {
                     payload_type: rtx.payload_type,
                     mime_type: rtx_mime(params),
                     clock_rate: params.clock_rate,
-                    rrid: Some(params.rid.clone()).filter(|rid| !rid.is_empty()),
+                    rrid: Some(params.rid.clone()),
                     cname: params.cname.clone(),
                 }),
             })
