@@ -1,5 +1,5 @@
-//! Puts the built call page into the binary: writes a table of `web/app/dist`, each file by `include_bytes!`. Without
-//! a built page the build still works, and the server says how to make one.
+//! Puts the built call page into the binary: copies `web/app/dist` and writes a table of its files, each by
+//! `include_bytes!`. Without a built page the build still works, and the server says how to make one.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -20,32 +20,52 @@ fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed={}", dist.display());
     println!("cargo::rerun-if-changed=build.rs");
 
-    let mut files = Vec::new();
-    if dist.join("index.html").is_file() {
-        collect(&dist, &dist, &mut files)?;
-    } else {
-        let page = out.join("index.html");
-        fs::write(&page, MISSING)?;
-        files.push(("index.html".to_owned(), page));
+    // A copy, so that a page that is built anew meanwhile does not pull the files from under the compiler.
+    let page = out.join("page");
+    if page.exists() {
+        fs::remove_dir_all(&page)?;
     }
-    files.sort();
+    fs::create_dir_all(&page)?;
+    if dist.join("index.html").is_file() {
+        copy(&dist, &page)?;
+    } else {
+        fs::write(page.join("index.html"), MISSING)?;
+    }
+    let mut names = Vec::new();
+    collect(&page, &page, &mut names)?;
+    names.sort();
     let mut table = String::from("static FILES: &[(&str, &[u8])] = &[\n");
-    for (name, path) in &files {
-        let path = path.canonicalize()?;
-        writeln!(table, "    ({name:?}, include_bytes!({path:?})),").map_err(io::Error::other)?;
+    for name in &names {
+        let path = format!("/page/{name}");
+        writeln!(table, "    ({name:?}, include_bytes!(concat!(env!(\"OUT_DIR\"), {path:?}))),")
+            .map_err(io::Error::other)?;
     }
     table.push_str("];\n");
     fs::write(out.join("page.rs"), table)
 }
 
-fn collect(root: &Path, folder: &Path, files: &mut Vec<(String, PathBuf)>) -> io::Result<()> {
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            fs::create_dir_all(&target)?;
+            copy(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+fn collect(root: &Path, folder: &Path, names: &mut Vec<String>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if path.is_dir() {
-            collect(root, &path, files)?;
+            collect(root, &path, names)?;
         } else if let Ok(name) = path.strip_prefix(root) {
             let parts: Vec<_> = name.iter().map(|part| part.to_string_lossy()).collect();
-            files.push((parts.join("/"), path.clone()));
+            names.push(parts.join("/"));
         }
     }
     Ok(())

@@ -12,23 +12,25 @@ await scenario('call', async (context) => {
   const red = await person(context, 'red', { netns: netns[0] });
   const blue = await person(context, 'blue', { netns: netns[1] });
 
-  const control = await controlCall(red, blue, 5);
-  check(
-    control.fps > 5,
-    `the control call had only ${control.fps} frames/s: the machine is too busy to judge`,
-  );
-
+  const before = await controlCall(red, blue, 5);
   const room = `call-${Date.now()}`;
-  await Promise.all([red.join(room, { simulcast: '0' }), blue.join(room, { simulcast: '0' })]);
-  await Promise.all([red.sees(blue), blue.sees(red), red.hears(blue), blue.hears(red)]);
+  await joinBoth(red, blue, room);
   log('both see and hear each other');
-
   const [atRed, atBlue] = await Promise.all([red.watch(blue, seconds), blue.watch(red, seconds)]);
   log(`red: ${JSON.stringify(atRed)}`);
   log(`blue: ${JSON.stringify(atBlue)}`);
-  checkWatch(red, blue, atRed, control.fps, share);
-  checkWatch(blue, red, atBlue, control.fps, share);
+  const after = await controlCall(red, blue, 5);
 
+  // Other work on the machine comes and goes: the slower of the two is what it could do meanwhile.
+  const controlFps = Math.min(before.fps, after.fps);
+  check(
+    controlFps > 5,
+    `the control calls had only ${controlFps} frames/s: the machine is too busy to judge`,
+  );
+  checkWatch(red, blue, atRed, controlFps, share);
+  checkWatch(blue, red, atBlue, controlFps, share);
+
+  await joinBoth(red, blue, room);
   await red.press('Turn microphone off');
   await blue.hearsNothingOf(red);
   await red.press('Turn microphone on');
@@ -51,16 +53,21 @@ await scenario('call', async (context) => {
   await Promise.all([blue.sees(red), red.sees(blue)]);
   log('leave: gone, and back');
 
-  const before = await red.peerId();
+  const reloaded = await red.peerId();
   await red.page.reload();
   await red.joined();
-  check((await red.peerId()) === before, 'a reload made another peer');
+  check((await red.peerId()) === reloaded, 'a reload made another peer');
   await blue.seesNobodyBut([red]);
   await Promise.all([blue.sees(red), red.sees(blue), blue.hears(red), red.hears(blue)]);
   log('reload: the same peer, with picture and sound');
 
-  return { controlFps: control.fps, redFps: atRed.fps, blueFps: atBlue.fps, red: atRed, blue: atBlue };
+  return { controlFps, redFps: atRed.fps, blueFps: atBlue.fps, red: atRed, blue: atBlue };
 });
+
+async function joinBoth(first, second, room) {
+  await Promise.all([first, second].map((who) => who.join(room, { simulcast: '0' })));
+  await Promise.all([first.sees(second), second.sees(first), first.hears(second), second.hears(first)]);
+}
 
 /** Chromium's fake screen is a picture that changes; it must arrive, move, and go. */
 async function shareScreen(sharer, viewer) {

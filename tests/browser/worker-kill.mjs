@@ -12,14 +12,13 @@ await scenario('worker-kill', async (context) => {
   check(serverPid, 'worker-kill needs the server’s process id: TUREEN_SCENARIO_ARGS={"serverPid":…}');
   const red = await person(context, 'red', { netns: netns[0] });
   const blue = await person(context, 'blue', { netns: netns[1] });
-  for (const who of [red, blue]) await who.page.addInitScript(keepConnections);
   const times = [];
   for (let run = 0; run < runs; run++) {
     // A room for each run, so that no run leans on what the one before it left.
     const room = `kill-${Date.now()}-${run}`;
     await Promise.all([red.join(room, { simulcast: '0' }), blue.join(room, { simulcast: '0' })]);
     await Promise.all([red.sees(blue), blue.sees(red)]);
-    const port = await red.page.evaluate(() => window.remotePort());
+    const port = await red.page.evaluate(() => window.probes.remotePort());
     const pid = await workerOf(serverPid, port);
     await Promise.all([follow(red, blue), follow(blue, red)]);
     const killed = Date.now();
@@ -66,28 +65,4 @@ async function firstNewFrame(who, other) {
   return who.page.evaluate(() =>
     Math.min(...[...window.follow.first].filter(([id]) => id !== window.follow.old).map(([, at]) => at)),
   );
-}
-
-/** Keeps every RTCPeerConnection of the page, to learn the port that its media goes to. */
-function keepConnections() {
-  const kept = [];
-  const Native = window.RTCPeerConnection;
-  window.RTCPeerConnection = class extends Native {
-    constructor(...values) {
-      super(...values);
-      kept.push(this);
-    }
-  };
-  window.remotePort = async () => {
-    for (const connection of kept) {
-      if (connection.connectionState !== 'connected') continue;
-      const stats = await connection.getStats();
-      for (const pair of stats.values()) {
-        if (pair.type === 'candidate-pair' && pair.nominated && pair.state === 'succeeded') {
-          return stats.get(pair.remoteCandidateId).port;
-        }
-      }
-    }
-    throw new Error('no connected transport');
-  };
 }

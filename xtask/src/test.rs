@@ -75,6 +75,8 @@ fn rust(rest: &[String]) -> Result<()> {
     process::run(
         nextest
             .args(rest)
+            // A test's error says what it was about; where it was made up helps nobody.
+            .env("RUST_LIB_BACKTRACE", "0")
             .env("TUREEN_TEST_BIN", binaries.join("tureen"))
             .env("TUREEN_TEST_WORKER_BIN", binaries.join("tureen-worker"))
             .env("TUREEN_TEST_NODE", node.program()?),

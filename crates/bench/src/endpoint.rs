@@ -55,6 +55,11 @@ impl Identity {
         Ok(Self { context, fingerprint })
     }
 
+    /// A fresh DTLS connection with this certificate, not started.
+    pub fn dtls(&self) -> DtlsTransport {
+        DtlsTransport::new(&self.context)
+    }
+
     /// The certificate's SHA-256 fingerprint, as parameters carry it.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
@@ -103,7 +108,7 @@ impl Endpoint {
     /// # Errors
     /// Where the remote fingerprint is none.
     pub fn new(identity: &Identity, remote: &RemoteTransport, now: Instant) -> Result<Self> {
-        let mut dtls = DtlsTransport::new(&identity.context);
+        let mut dtls = identity.dtls();
         let fingerprint =
             Fingerprint { algorithm: FingerprintAlgorithm::Sha256, value: remote.fingerprint.clone() };
         dtls.set_remote_fingerprint(fingerprint, now);

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bench::forward;
+use bench::hostile;
 use bench::joins;
 use bench::router::Media;
 use bench::server::Server;
@@ -92,6 +94,22 @@ enum Command {
         #[arg(long, default_value_t = 5)]
         rooms_at_once: usize,
     },
+    /// Hostile bytes at everything a running server listens on, while bystanders talk.
+    #[command(after_help = "Example:\n  tureen-bench hostile --address 127.0.0.1:4443 --pid $(pidof tureen)")]
+    Hostile {
+        /// host:port of the server, without TLS.
+        #[arg(long)]
+        address: String,
+        /// Process id of the server.
+        #[arg(long)]
+        pid: u32,
+        /// How long the attacks last.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=3600))]
+        seconds: u16,
+        /// Replays the attack of a report with this seed.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
 }
 
 fn main() -> ExitCode {
@@ -143,6 +161,14 @@ fn run(cli: Cli) -> Result<()> {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             let options = joins::Options { count, rooms_at_once };
             let report = runtime.block_on(joins::run(&Server { address, pid }, &options))?;
+            println!("{}", serde_json::to_string_pretty(&report)?);
+            Ok(())
+        }
+        Command::Hostile { address, pid, seconds, seed } => {
+            eprintln!("attacking {address} for {seconds} s with seed {seed} …");
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let options = hostile::Options { duration: Duration::from_secs(seconds.into()), seed };
+            let report = runtime.block_on(hostile::run(&Server { address, pid }, &options))?;
             println!("{}", serde_json::to_string_pretty(&report)?);
             Ok(())
         }

@@ -138,8 +138,7 @@ impl Host {
 
     /// Sums over all rooms, for metrics.
     pub fn totals(&self) -> Totals {
-        let mut totals =
-            Totals { sessions: self.0.sessions.load(Ordering::Acquire), ..Totals::default() };
+        let mut totals = Totals { sessions: self.0.sessions.load(Ordering::Acquire), ..Totals::default() };
         for entry in lock(&self.0.rooms).values() {
             let held = *lock(&entry.held);
             totals.rooms += 1;
@@ -183,14 +182,8 @@ impl Host {
         let (inbox, inbox_end) = mpsc::channel(INBOX);
         let (control, control_end) = mpsc::unbounded_channel();
         let held = Arc::new(Mutex::new(Held::default()));
-        let actor = RoomActor::new(
-            room.clone(),
-            generation,
-            self.0.clone(),
-            inbox_end,
-            control_end,
-            held.clone(),
-        );
+        let actor =
+            RoomActor::new(room.clone(), generation, self.0.clone(), inbox_end, control_end, held.clone());
         let mut tasks = lock(&self.0.tasks);
         while tasks.try_join_next().is_some() {}
         tasks.spawn(actor.run());

@@ -6,15 +6,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use media::{
-    AudioLevelObserver, AudioLevelObserverOptions, Consumer, ConsumerEvent, ConsumerLayers,
-    ConsumerOptions, DtlsState, EventReceiver, EventSender, MediaError, MediaEvent, Producer,
-    ProducerEvent, ProducerOptions, RefusalKind, Router, RouterOptions, TransportEvent, WebRtcListen,
-    WebRtcServer, WebRtcTransport, WebRtcTransportOptions, WorkerPool,
+    AudioLevelObserver, AudioLevelObserverOptions, Consumer, ConsumerEvent, ConsumerLayers, ConsumerOptions,
+    DtlsState, EventReceiver, EventSender, MediaError, MediaEvent, Producer, ProducerEvent, ProducerOptions,
+    RefusalKind, Router, RouterOptions, TransportEvent, WebRtcListen, WebRtcServer, WebRtcTransport,
+    WebRtcTransportOptions, WorkerPool,
 };
 use ortc::RtpCodecCapability;
 use room::{
-    ConsumerCreated, ConsumerId, Event, Layers, MediaDone, MediaFailure, MediaOp, OpId, ProducerId,
-    StatsOf, TransportId, TransportInfo, Volume,
+    ConsumerCreated, ConsumerId, Event, Layers, MediaDone, MediaFailure, MediaOp, OpId, ProducerId, StatsOf,
+    TransportId, TransportInfo, Volume,
 };
 use serde::Serialize;
 use tracing::warn;
@@ -139,8 +139,7 @@ impl MediaSide {
                 Some(Event::ConsumerScore(ConsumerId::new(id.as_str()), json(&score)))
             }
             MediaEvent::Consumer { id, event: ConsumerEvent::LayersChange(layers) } => {
-                let layers =
-                    layers.map(|l| Layers { spatial: l.spatial_layer, temporal: l.temporal_layer });
+                let layers = layers.map(|l| Layers { spatial: l.spatial_layer, temporal: l.temporal_layer });
                 Some(Event::ConsumerLayers(ConsumerId::new(id.as_str()), layers))
             }
             MediaEvent::Volumes { volumes, .. } => {
@@ -222,16 +221,17 @@ impl MediaSide {
         match what {
             MediaOp::CreateRouter => self.create_router(),
             MediaOp::CreateTransport { force_tcp } => self.create_transport(force_tcp),
-            MediaOp::ConnectTransport { transport, dtls_parameters } => {
-                self.on_transport(&transport, |transport| async move {
+            MediaOp::ConnectTransport { transport, dtls_parameters } => self
+                .on_transport(&transport, |transport| async move {
                     transport.connect(&dtls_parameters).await.map(|_| MediaDone::Done)
-                })
-            }
+                }),
             MediaOp::RestartIce(transport) => self.on_transport(&transport, |transport| async move {
                 transport.restart_ice().await.map(MediaDone::IceParameters)
             }),
             MediaOp::CloseTransport(id) => match self.objects.remove_transport(&id) {
-                Some(transport) => done(async move { transport.transport().close().await }),
+                Some(removed) => {
+                    done(removed.close_by(|transport| async move { transport.transport().close().await }))
+                }
                 None => nothing_to_do(),
             },
             MediaOp::Produce { transport, kind, rtp_parameters } => {
@@ -252,7 +252,7 @@ impl MediaSide {
                 }
             }
             MediaOp::CloseProducer(id) => match self.objects.remove_producer(&id) {
-                Some(producer) => done(async move { producer.close().await }),
+                Some(removed) => done(removed.close_by(|producer| async move { producer.close().await })),
                 None => nothing_to_do(),
             },
             MediaOp::PauseProducer(id) => {
@@ -284,8 +284,9 @@ impl MediaSide {
                     consumer.set_preferred_layers(layers).await.map(drop)
                 })
             }
-            MediaOp::SetPriority(id, priority) => self
-                .on_consumer(&id, move |consumer| async move { consumer.set_priority(priority).await }),
+            MediaOp::SetPriority(id, priority) => {
+                self.on_consumer(&id, move |consumer| async move { consumer.set_priority(priority).await })
+            }
             MediaOp::Stats(of) => self.stats(of),
         }
     }
@@ -323,10 +324,7 @@ impl MediaSide {
         })
     }
 
-    fn create_transport(
-        &mut self,
-        force_tcp: bool,
-    ) -> Outcomes {
+    fn create_transport(&mut self, force_tcp: bool) -> Outcomes {
         let Some(home) = &self.home else { return gone("router") };
         let router = home.router.clone();
         let options = WebRtcTransportOptions {
@@ -346,8 +344,7 @@ impl MediaSide {
         producer: ProducerId,
         rtp_capabilities: &ortc::RtpCapabilities,
     ) -> Outcomes {
-        let (Some(handle), Some(of)) =
-            (self.objects.transport(&transport), self.objects.producer(&producer))
+        let (Some(handle), Some(of)) = (self.objects.transport(&transport), self.objects.producer(&producer))
         else {
             return gone("transport or producer");
         };
@@ -377,11 +374,7 @@ impl MediaSide {
         }
     }
 
-    fn on_transport<F, A>(
-        &self,
-        id: &TransportId,
-        ask: F,
-    ) -> Outcomes
+    fn on_transport<F, A>(&self, id: &TransportId, ask: F) -> Outcomes
     where
         F: FnOnce(WebRtcTransport) -> A,
         A: Future<Output = Result<MediaDone, MediaError>> + Send + 'static,
@@ -389,11 +382,7 @@ impl MediaSide {
         self.objects.transport(id).map_or_else(|| gone("transport"), |transport| plain(ask(transport)))
     }
 
-    fn on_producer<F, A>(
-        &self,
-        id: &ProducerId,
-        ask: F,
-    ) -> Outcomes
+    fn on_producer<F, A>(&self, id: &ProducerId, ask: F) -> Outcomes
     where
         F: FnOnce(Producer) -> A,
         A: Future<Output = Result<(), MediaError>> + Send + 'static,
@@ -401,11 +390,7 @@ impl MediaSide {
         self.objects.producer(id).map_or_else(|| gone("producer"), |producer| done(ask(producer)))
     }
 
-    fn on_consumer<F, A>(
-        &self,
-        id: &ConsumerId,
-        ask: F,
-    ) -> Outcomes
+    fn on_consumer<F, A>(&self, id: &ConsumerId, ask: F) -> Outcomes
     where
         F: FnOnce(Consumer) -> A,
         A: Future<Output = Result<(), MediaError>> + Send + 'static,

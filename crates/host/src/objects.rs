@@ -13,6 +13,27 @@ pub(crate) struct Objects {
     consumers: HashMap<ConsumerId, ConsumerEntry>,
 }
 
+/// An object that is to be closed, and what the worker closes with it. The latter is to be dropped only after that:
+/// a handle dropped before would ask the worker to close it, too.
+#[derive(Debug)]
+pub(crate) struct Removed<T> {
+    pub(crate) handle: T,
+    producers: Vec<Producer>,
+    consumers: Vec<Consumer>,
+}
+
+impl<T> Removed<T> {
+    /// Closes the object itself, then lets go of the rest.
+    pub(crate) async fn close_by<F>(self, close: impl FnOnce(T) -> F) -> F::Output
+    where
+        F: Future,
+    {
+        let closed = close(self.handle).await;
+        drop((self.producers, self.consumers));
+        closed
+    }
+}
+
 #[derive(Debug)]
 struct TransportEntry {
     handle: WebRtcTransport,
@@ -76,26 +97,26 @@ impl Objects {
         self.consumers.insert(id, ConsumerEntry { handle, transport, producer });
     }
 
-    pub(crate) fn remove_transport(&mut self, id: &TransportId) -> Option<WebRtcTransport> {
+    pub(crate) fn remove_transport(&mut self, id: &TransportId) -> Option<Removed<WebRtcTransport>> {
         let entry = self.transports.remove(id)?;
+        let mut removed = Removed { handle: entry.handle, producers: Vec::new(), consumers: Vec::new() };
         for producer in &entry.producers {
-            self.remove_producer(producer);
+            if let Some(below) = self.remove_producer(producer) {
+                removed.producers.push(below.handle);
+                removed.consumers.extend(below.consumers);
+            }
         }
-        for consumer in &entry.consumers {
-            self.remove_consumer(consumer);
-        }
-        Some(entry.handle)
+        removed.consumers.extend(entry.consumers.iter().filter_map(|id| self.remove_consumer(id)));
+        Some(removed)
     }
 
-    pub(crate) fn remove_producer(&mut self, id: &ProducerId) -> Option<Producer> {
+    pub(crate) fn remove_producer(&mut self, id: &ProducerId) -> Option<Removed<Producer>> {
         let entry = self.producers.remove(id)?;
         if let Some(transport) = self.transports.get_mut(&entry.transport) {
             transport.producers.remove(id);
         }
-        for consumer in &entry.consumers {
-            self.remove_consumer(consumer);
-        }
-        Some(entry.handle)
+        let consumers = entry.consumers.iter().filter_map(|id| self.remove_consumer(id)).collect();
+        Some(Removed { handle: entry.handle, producers: Vec::new(), consumers })
     }
 
     pub(crate) fn remove_consumer(&mut self, id: &ConsumerId) -> Option<Consumer> {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use room::{AskId, Notification, PeerId, Reply, Request, RequestId, Role, RoomError, ServerRequest, SessionId};
+use room::{
+    AskId, Notification, PeerId, Reply, Request, RequestId, Role, RoomError, ServerRequest, SessionId,
+};
 use tokio::sync::{mpsc, oneshot};
 
 /// Messages that wait for one client. A peer that joins a room of 500 is offered about a thousand consumers at

@@ -168,7 +168,11 @@ impl Channel {
     }
 
     /// Tells without expecting an answer.
-    pub(crate) async fn notify(&self, event: notification::Event, handler_id: &str) -> Result<(), MediaError> {
+    pub(crate) async fn notify(
+        &self,
+        event: notification::Event,
+        handler_id: &str,
+    ) -> Result<(), MediaError> {
         let told = notification::Notification { handler_id: handler_id.to_owned(), event, body: None };
         let bytes = self.encode(message::Body::Notification(Box::new(told)));
         let outgoing = lock(&self.0.outgoing).clone().ok_or(MediaError::WorkerGone)?;
@@ -351,7 +355,11 @@ impl Drop for ForgetOnDrop<'_> {
     }
 }
 
-async fn write_messages<W: AsyncWrite + Unpin>(mut writer: W, mut queue: mpsc::Receiver<Vec<u8>>, channel: Channel) {
+async fn write_messages<W: AsyncWrite + Unpin>(
+    mut writer: W,
+    mut queue: mpsc::Receiver<Vec<u8>>,
+    channel: Channel,
+) {
     let mut batch = Vec::with_capacity(WRITE_BATCH);
     let mut bytes = Vec::new();
     loop {

@@ -158,7 +158,10 @@ impl Consumer {
     ///
     /// # Errors
     /// As every request: see [`MediaError`].
-    pub async fn set_preferred_layers(&self, layers: ConsumerLayers) -> Result<Option<ConsumerLayers>, MediaError> {
+    pub async fn set_preferred_layers(
+        &self,
+        layers: ConsumerLayers,
+    ) -> Result<Option<ConsumerLayers>, MediaError> {
         let method = Method::ConsumerSetPreferredLayers;
         let body = consumer::SetPreferredLayersRequest { preferred_layers: Box::new(layers.into()) };
         let body = request::Body::ConsumerSetPreferredLayersRequest(Box::new(body));
@@ -176,7 +179,8 @@ impl Consumer {
     /// # Errors
     /// As every request: see [`MediaError`].
     pub async fn set_priority(&self, priority: u8) -> Result<(), MediaError> {
-        let body = request::Body::ConsumerSetPriorityRequest(Box::new(consumer::SetPriorityRequest { priority }));
+        let body =
+            request::Body::ConsumerSetPriorityRequest(Box::new(consumer::SetPriorityRequest { priority }));
         self.object().request(Method::ConsumerSetPriority, Some(body)).await.map(drop)
     }
 

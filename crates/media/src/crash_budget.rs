@@ -92,7 +92,9 @@ mod tests {
         let mut budget = CrashBudget::default();
         let mut now = Instant::now();
         for _ in 0..20 {
-            let Respawn::After(delay) = budget.died(now, Duration::from_secs(20), 1.0) else { panic!("a crash loop") };
+            let Respawn::After(delay) = budget.died(now, Duration::from_secs(20), 1.0) else {
+                panic!("a crash loop")
+            };
             assert!(delay <= MAX_DELAY);
             now += Duration::from_secs(20);
         }

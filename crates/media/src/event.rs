@@ -245,7 +245,9 @@ impl EventSender {
     pub(crate) fn send(&self, event: MediaEvent) {
         let queue = &self.0;
         if event.is_sample() {
-            if queue.sender.capacity() <= queue.sender.max_capacity() / 4 || queue.sender.try_send(event).is_err() {
+            if queue.sender.capacity() <= queue.sender.max_capacity() / 4
+                || queue.sender.try_send(event).is_err()
+            {
                 queue.samples_dropped.fetch_add(1, Ordering::Relaxed);
             }
             return;
@@ -256,7 +258,9 @@ impl EventSender {
         }
         if let Err(mpsc::error::TrySendError::Full(_)) = queue.sender.try_send(event) {
             if *untold == 0 {
-                tracing::error!("a room's event queue is full: state events are being lost, the room is overloaded");
+                tracing::error!(
+                    "a room's event queue is full: state events are being lost, the room is overloaded"
+                );
             }
             *untold += 1;
             queue.states_lost.fetch_add(1, Ordering::Relaxed);
@@ -271,9 +275,10 @@ impl MediaEvent {
             Self::Producer { event, .. } => matches!(event, ProducerEvent::Score(_)),
             Self::Consumer { event, .. } => matches!(event, ConsumerEvent::Score(_)),
             Self::Volumes { .. } => true,
-            Self::Transport { .. } | Self::DominantSpeaker { .. } | Self::WorkerDied { .. } | Self::Lagged { .. } => {
-                false
-            }
+            Self::Transport { .. }
+            | Self::DominantSpeaker { .. }
+            | Self::WorkerDied { .. }
+            | Self::Lagged { .. } => false,
         }
     }
 }

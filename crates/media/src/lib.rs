@@ -36,8 +36,8 @@ pub use crate::{
     consumer::{Consumer, ConsumerBeginning, ConsumerOptions},
     error::{MediaError, RefusalKind, SpawnError, WorkerExit},
     event::{
-        ConsumerEvent, ConsumerLayers, ConsumerScore, DtlsState, EventReceiver, EventSender, IceState, MediaEvent,
-        ProducerEvent, ProducerScore, TransportEvent, VideoOrientation, Volume, event_queue,
+        ConsumerEvent, ConsumerLayers, ConsumerScore, DtlsState, EventReceiver, EventSender, IceState,
+        MediaEvent, ProducerEvent, ProducerScore, TransportEvent, VideoOrientation, Volume, event_queue,
     },
     id::{ConsumerId, ProducerId, RouterId, RtpObserverId, TransportId, WebRtcServerId},
     object::ObjectCounts,
@@ -49,7 +49,8 @@ pub use crate::{
     settings::{DtlsCertificateFiles, ListenInfo, WorkerLogLevel, WorkerSettings},
     stats::{RtpStreamStats, TransportStats, TransportTuple, WebRtcStats},
     supervisor::{
-        ListenAddress, Placed, PlacementHint, PoolError, PoolEvent, PoolSettings, WorkerPool, WorkerState, WorkerStatus,
+        ListenAddress, Placed, PlacementHint, PoolError, PoolEvent, PoolSettings, WorkerPool, WorkerState,
+        WorkerStatus,
     },
     transport::Transport,
     web_rtc_server::WebRtcServer,

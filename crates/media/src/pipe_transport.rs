@@ -114,8 +114,7 @@ impl PipeTransport {
     /// [`MediaError::NoSuchProducer`], and as every request.
     pub async fn pipe(&self, producer_id: &ProducerId) -> Result<Consumer, MediaError> {
         let producer = self.find_producer(producer_id)?;
-        let ssrcs =
-            ConsumerSsrcs { ssrc: random_ssrc(), rtx_ssrc: self.beginning.rtx.then(random_ssrc) };
+        let ssrcs = ConsumerSsrcs { ssrc: random_ssrc(), rtx_ssrc: self.beginning.rtx.then(random_ssrc) };
         let consuming = Consuming {
             id: ConsumerId::random(),
             consumer_type: ConsumerType::Pipe,

@@ -118,7 +118,10 @@ impl PlainTransport {
             ip: remote.ip.map(|ip| ip.to_string()),
             port: remote.port,
             rtcp_port: remote.rtcp_port,
-            srtp_parameters: remote.srtp_parameters.as_ref().map(|key| Box::new(srtp_parameters_to_wire(key))),
+            srtp_parameters: remote
+                .srtp_parameters
+                .as_ref()
+                .map(|key| Box::new(srtp_parameters_to_wire(key))),
         };
         let body = request::Body::PlainTransportConnectRequest(Box::new(body));
         self.object().request(Method::PlainTransportConnect, Some(body)).await.map(drop)

@@ -110,7 +110,10 @@ impl Router {
     ///
     /// # Errors
     /// [`MediaError::DuplicateId`], and as every request.
-    pub async fn create_plain_transport(&self, options: PlainTransportOptions) -> Result<PlainTransport, MediaError> {
+    pub async fn create_plain_transport(
+        &self,
+        options: PlainTransportOptions,
+    ) -> Result<PlainTransport, MediaError> {
         let method = Method::RouterCreatePlainTransport;
         let wire = options.to_wire();
         let (transport, answer) = self
@@ -129,7 +132,10 @@ impl Router {
     ///
     /// # Errors
     /// [`MediaError::DuplicateId`], and as every request.
-    pub async fn create_pipe_transport(&self, options: PipeTransportOptions) -> Result<PipeTransport, MediaError> {
+    pub async fn create_pipe_transport(
+        &self,
+        options: PipeTransportOptions,
+    ) -> Result<PipeTransport, MediaError> {
         let method = Method::RouterCreatePipeTransport;
         let wire = options.to_wire();
         let (transport, answer) = self
@@ -170,7 +176,10 @@ impl Router {
     ///
     /// # Errors
     /// As every request: see [`MediaError`].
-    pub async fn create_active_speaker_observer(&self, interval_ms: u16) -> Result<ActiveSpeakerObserver, MediaError> {
+    pub async fn create_active_speaker_observer(
+        &self,
+        interval_ms: u16,
+    ) -> Result<ActiveSpeakerObserver, MediaError> {
         let observer = self
             .create_observer(Method::RouterCreateActiveSpeakerObserver, |rtp_observer_id| {
                 let options = active_speaker_observer::ActiveSpeakerObserverOptions { interval: interval_ms };

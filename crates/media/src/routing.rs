@@ -11,8 +11,8 @@ use worker_protocol::wire::{
 
 use crate::{
     event::{
-        ConsumerEvent, ConsumerLayers, ConsumerScore, DtlsState, IceState, MediaEvent, ProducerEvent, ProducerScore,
-        TransportEvent, VideoOrientation, Volume,
+        ConsumerEvent, ConsumerLayers, ConsumerScore, DtlsState, IceState, MediaEvent, ProducerEvent,
+        ProducerScore, TransportEvent, VideoOrientation, Volume,
     },
     object::{Kind, Object},
     stats::TransportTuple,
@@ -165,7 +165,11 @@ impl From<producer::Score> for ProducerScore {
 
 impl From<consumer::ConsumerScore> for ConsumerScore {
     fn from(score: consumer::ConsumerScore) -> Self {
-        Self { score: score.score, producer_score: score.producer_score, producer_scores: score.producer_scores }
+        Self {
+            score: score.score,
+            producer_score: score.producer_score,
+            producer_scores: score.producer_scores,
+        }
     }
 }
 

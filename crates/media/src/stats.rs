@@ -179,7 +179,8 @@ impl RtpStreamStats {
     pub(crate) fn from_wire(stats: rtp_stream::Stats) -> Option<Self> {
         match stats.data {
             rtp_stream::StatsData::RecvStats(received) => {
-                let layers = received.bitrate_by_layer.into_iter().map(|entry| (entry.layer, entry.bitrate)).collect();
+                let layers =
+                    received.bitrate_by_layer.into_iter().map(|entry| (entry.layer, entry.bitrate)).collect();
                 Some(Self {
                     packet_count: received.packet_count,
                     byte_count: received.byte_count,

@@ -75,7 +75,8 @@ impl PoolSettings {
     fn listen_infos(&self, index: usize) -> Result<Vec<ListenInfo>, PoolError> {
         let mut infos = Vec::new();
         for (position, address) in self.listen.iter().enumerate() {
-            let same_before = self.listen.iter().take(position).filter(|other| other.ip == address.ip).count();
+            let same_before =
+                self.listen.iter().take(position).filter(|other| other.ip == address.ip).count();
             let offset = same_before * self.worker_count() + index;
             let port = match self.base_port {
                 None => 0,
@@ -112,7 +113,9 @@ pub enum PoolError {
     #[error(transparent)]
     Spawn(#[from] SpawnError),
     /// A worker started, but cannot listen.
-    #[error("worker {index} cannot listen for media: {source} (check the listen addresses and ports of media)")]
+    #[error(
+        "worker {index} cannot listen for media: {source} (check the listen addresses and ports of media)"
+    )]
     Listen {
         /// Which.
         index: usize,
@@ -357,7 +360,9 @@ impl Inner {
 
     /// Whether waiting may help: some worker is not in a crash loop.
     fn may_recover(&self) -> bool {
-        self.slots.iter().any(|slot| matches!(lock(slot).state, WorkerState::Running | WorkerState::Respawning))
+        self.slots
+            .iter()
+            .any(|slot| matches!(lock(slot).state, WorkerState::Running | WorkerState::Respawning))
     }
 
     fn set(&self, index: usize, change: impl FnOnce(&mut Slot)) {
@@ -388,17 +393,16 @@ fn choose_index(loads: &[(usize, usize)], hint: PlacementHint, turn: usize) -> O
     {
         return Some(*index);
     }
-    let equals: Vec<usize> = candidates.iter().filter(|(_, load)| *load == least).map(|(index, _)| *index).collect();
+    let equals: Vec<usize> =
+        candidates.iter().filter(|(_, load)| *load == least).map(|(index, _)| *index).collect();
     equals.get(turn % equals.len().max(1)).copied()
 }
 
 async fn start_worker(settings: &PoolSettings, index: usize) -> Result<Placed, PoolError> {
     let listen = settings.listen_infos(index)?;
     let worker = Worker::spawn(&settings.worker).await?;
-    let web_rtc_server = worker
-        .create_web_rtc_server(&listen)
-        .await
-        .map_err(|source| PoolError::Listen { index, source })?;
+    let web_rtc_server =
+        worker.create_web_rtc_server(&listen).await.map_err(|source| PoolError::Listen { index, source })?;
     Ok(Placed { index, worker, web_rtc_server })
 }
 
@@ -447,7 +451,12 @@ async fn supervise(pool: Arc<Inner>, first: Placed) {
             slot.state = WorkerState::Running;
             slot.placed = Some(respawned.clone());
         });
-        tracing::info!(index, pid, absent_ms = absent.as_millis(), "a media worker took the dead one's place");
+        tracing::info!(
+            index,
+            pid,
+            absent_ms = absent.as_millis(),
+            "a media worker took the dead one's place"
+        );
         pool.tell(PoolEvent::WorkerRespawned { index, pid, absent });
         placed = respawned;
     }
@@ -488,63 +497,4 @@ async fn respawn(pool: &Inner, index: usize, budget: &mut CrashBudget, mut ran: 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn settings(listen: &[(&str, Option<&str>)], workers: usize) -> PoolSettings {
-        PoolSettings {
-            worker: WorkerSettings::new("worker"),
-            workers: NonZeroUsize::new(workers),
-            listen: listen
-                .iter()
-                .map(|(ip, announced)| ListenAddress {
-                    ip: ip.parse().unwrap(),
-                    announced_address: announced.map(str::to_owned),
-                })
-                .collect(),
-            base_port: Some(40_000),
-            tcp: true,
-        }
-    }
-
-    #[test]
-    fn every_worker_has_ports_of_its_own_on_every_address() {
-        let settings = settings(&[("192.0.2.1", Some("a.example")), ("2001:db8::1", None), ("192.0.2.1", None)], 3);
-        let mut bound = std::collections::HashSet::new();
-        for index in 0..3 {
-            let infos = settings.listen_infos(index).unwrap();
-            assert_eq!(infos.len(), 6);
-            assert_eq!(infos[0].announced_address.as_deref(), Some("a.example"));
-            for info in infos {
-                assert!(bound.insert((info.protocol, info.ip, info.port)), "bound twice: {info:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn ports_beyond_the_last_are_an_error() {
-        let settings = PoolSettings { base_port: Some(65_535), ..settings(&[("127.0.0.1", None)], 2) };
-        assert!(settings.listen_infos(0).is_ok());
-        assert!(matches!(settings.listen_infos(1), Err(PoolError::Ports { base: 65_535, workers: 2 })));
-    }
-
-    #[test]
-    fn the_least_loaded_worker_is_chosen_and_equals_take_turns() {
-        let none = PlacementHint::default();
-        assert_eq!(choose_index(&[], none, 0), None);
-        assert_eq!(choose_index(&[(0, 5), (1, 2), (2, 9)], none, 7), Some(1));
-        let turns = [0, 1, 2, 3].map(|turn| choose_index(&[(0, 4), (1, 4), (2, 5)], none, turn));
-        assert_eq!(turns, [Some(0), Some(1), Some(0), Some(1)]);
-    }
-
-    #[test]
-    fn hints_are_followed_while_they_make_sense() {
-        let avoid = PlacementHint { avoid: Some(1), prefer: None };
-        assert_eq!(choose_index(&[(0, 5), (1, 2)], avoid, 0), Some(0));
-        assert_eq!(choose_index(&[(1, 2)], avoid, 0), Some(1));
-        let prefer = PlacementHint { avoid: None, prefer: Some(0) };
-        assert_eq!(choose_index(&[(0, 60), (1, 2)], prefer, 0), Some(0));
-        assert_eq!(choose_index(&[(0, 600), (1, 2)], prefer, 0), Some(1));
-        assert_eq!(choose_index(&[(2, 600)], prefer, 0), Some(2));
-    }
-}
+mod tests;

@@ -80,7 +80,11 @@ impl Transport {
         self.produce_with(options, Cname::OfTransport).await
     }
 
-    pub(crate) async fn produce_with(&self, options: ProducerOptions, cname: Cname) -> Result<Producer, MediaError> {
+    pub(crate) async fn produce_with(
+        &self,
+        options: ProducerOptions,
+        cname: Cname,
+    ) -> Result<Producer, MediaError> {
         let ProducerOptions { id, kind, mut rtp_parameters, paused, key_frame_request_delay_ms } = options;
         ortc::validate_rtp_parameters(&mut rtp_parameters)?;
         ortc::validate_kind(kind, &rtp_parameters)?;
@@ -92,7 +96,8 @@ impl Transport {
             Cname::OfProducer => rtp_parameters.rtcp.cname.take().unwrap_or_else(random_cname),
         });
         let capabilities = &self.0.router_capabilities;
-        let mapping = ortc::producer_rtp_parameters_mapping(&mut rtp_parameters, capabilities, random_ssrc())?;
+        let mapping =
+            ortc::producer_rtp_parameters_mapping(&mut rtp_parameters, capabilities, random_ssrc())?;
         let consumable_rtp_parameters =
             ortc::consumable_rtp_parameters(kind, &rtp_parameters, capabilities, &mapping)?;
 
@@ -118,7 +123,8 @@ impl Transport {
             _ => None,
         };
         let producer_type = producer_type.ok_or(MediaError::UnexpectedAnswer(Method::TransportProduce))?;
-        let data = Arc::new(ProducerData { id, kind, producer_type, rtp_parameters, consumable_rtp_parameters });
+        let data =
+            Arc::new(ProducerData { id, kind, producer_type, rtp_parameters, consumable_rtp_parameters });
         index.insert(data.id.shared(), Arc::clone(&data));
         if object.0.is_closed() {
             // Closed while the worker was answering: whoever closed it looked for the entry before it was there.
@@ -276,7 +282,10 @@ fn random_cname() -> String {
 }
 
 /// SCTP's part of the options: off, with mediasoup's numbers.
-pub(crate) fn base_options(initial_available_outgoing_bitrate: Option<u64>, is_data_channel: bool) -> wire::Options {
+pub(crate) fn base_options(
+    initial_available_outgoing_bitrate: Option<u64>,
+    is_data_channel: bool,
+) -> wire::Options {
     wire::Options {
         direct: false,
         initial_available_outgoing_bitrate,

@@ -78,9 +78,11 @@ impl WebRtcTransportOptions {
                 WebRtcListen::Server(server) => wire::Listen::ListenServer(Box::new(wire::ListenServer {
                     web_rtc_server_id: server.id().as_str().to_owned(),
                 })),
-                WebRtcListen::Individual(infos) => wire::Listen::ListenIndividual(Box::new(wire::ListenIndividual {
-                    listen_infos: infos.iter().map(ListenInfo::to_wire).collect(),
-                })),
+                WebRtcListen::Individual(infos) => {
+                    wire::Listen::ListenIndividual(Box::new(wire::ListenIndividual {
+                        listen_infos: infos.iter().map(ListenInfo::to_wire).collect(),
+                    }))
+                }
             },
             enable_udp: self.enable_udp,
             enable_tcp: self.enable_tcp,
@@ -149,10 +151,13 @@ impl WebRtcTransport {
     /// As every request; a second call is refused.
     pub async fn connect(&self, dtls_parameters: &DtlsParameters) -> Result<DtlsRole, MediaError> {
         let method = Method::WebRtcTransportConnect;
-        let body = wire::ConnectRequest { dtls_parameters: Box::new(dtls_parameters_to_wire(dtls_parameters)) };
+        let body =
+            wire::ConnectRequest { dtls_parameters: Box::new(dtls_parameters_to_wire(dtls_parameters)) };
         let body = request::Body::WebRtcTransportConnectRequest(Box::new(body));
         match self.object().request(method, Some(body)).await? {
-            Some(Body::WebRtcTransportConnectResponse(answer)) => Ok(dtls_role_from_wire(answer.dtls_local_role)),
+            Some(Body::WebRtcTransportConnectResponse(answer)) => {
+                Ok(dtls_role_from_wire(answer.dtls_local_role))
+            }
             _ => Err(MediaError::UnexpectedAnswer(method)),
         }
     }

@@ -2,13 +2,14 @@
 //! parameters that are neither numbers nor text) stays here.
 
 use ortc::{
-    ConsumerType, DtlsFingerprint, DtlsParameters, DtlsRole, FingerprintAlgorithm, IceCandidate, IceCandidateType,
-    IceParameters, MediaKind, ParameterMap, ParameterValue, ProducerType, RtcpFeedback, RtpEncodingParameters,
-    RtpMapping, RtpParameters, SctpParameters, SrtpCryptoSuite, SrtpParameters, TcpCandidateType, TransportProtocol,
-    uri,
+    ConsumerType, DtlsFingerprint, DtlsParameters, DtlsRole, FingerprintAlgorithm, IceCandidate,
+    IceCandidateType, IceParameters, MediaKind, ParameterMap, ParameterValue, ProducerType, RtcpFeedback,
+    RtpEncodingParameters, RtpMapping, RtpParameters, SctpParameters, SrtpCryptoSuite, SrtpParameters,
+    TcpCandidateType, TransportProtocol, uri,
 };
 use worker_protocol::wire::{
-    rtp_parameters as rtp, sctp_parameters as sctp, srtp_parameters as srtp, transport, web_rtc_transport as web,
+    rtp_parameters as rtp, sctp_parameters as sctp, srtp_parameters as srtp, transport,
+    web_rtc_transport as web,
 };
 
 pub(crate) fn kind_to_wire(kind: MediaKind) -> rtp::MediaKind {
@@ -136,9 +137,13 @@ fn parameter_map_to_wire(parameters: &ParameterMap) -> Vec<rtp::Parameter> {
                 ParameterValue::Boolean(value) => {
                     rtp::Value::Boolean(Box::new(rtp::Boolean { value: u8::from(*value) }))
                 }
-                ParameterValue::Integer(value) => rtp::Value::Integer32(Box::new(rtp::Integer32 { value: *value })),
+                ParameterValue::Integer(value) => {
+                    rtp::Value::Integer32(Box::new(rtp::Integer32 { value: *value }))
+                }
                 ParameterValue::Number(value) => rtp::Value::Double(Box::new(rtp::Double { value: *value })),
-                ParameterValue::Text(value) => rtp::Value::String(Box::new(rtp::String { value: value.clone() })),
+                ParameterValue::Text(value) => {
+                    rtp::Value::String(Box::new(rtp::String { value: value.clone() }))
+                }
                 ParameterValue::Integers(value) => {
                     rtp::Value::Integer32Array(Box::new(rtp::Integer32Array { value: Some(value.clone()) }))
                 }

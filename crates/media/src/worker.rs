@@ -222,8 +222,10 @@ impl Worker {
     /// # Errors
     /// As every request: see [`MediaError`].
     pub async fn set_log(&self, level: WorkerLogLevel, tags: &[String]) -> Result<(), MediaError> {
-        let body =
-            wire::UpdateSettingsRequest { log_level: Some(level.as_str().to_owned()), log_tags: Some(tags.to_vec()) };
+        let body = wire::UpdateSettingsRequest {
+            log_level: Some(level.as_str().to_owned()),
+            log_tags: Some(tags.to_vec()),
+        };
         let body = request::Body::WorkerUpdateSettingsRequest(Box::new(body));
         self.0.roots.channel.request(Method::WorkerUpdateSettings, "", Some(body)).await.map(drop)
     }
@@ -232,7 +234,8 @@ impl Worker {
     pub async fn close(&self) -> WorkerExit {
         self.0.orders.closing.store(true, std::sync::atomic::Ordering::Release);
         let channel = &self.0.roots.channel;
-        if timeout(self.0.close_deadline, channel.notify(notification::Event::WorkerClose, "")).await.is_ok() {
+        if timeout(self.0.close_deadline, channel.notify(notification::Event::WorkerClose, "")).await.is_ok()
+        {
             channel.finish();
             if let Ok(exit) = timeout(self.0.close_deadline, self.exited()).await {
                 return exit;
@@ -248,7 +251,12 @@ impl Worker {
         self.0.orders.kill.notify_one();
     }
 
-    async fn create(&self, object: &CloseOnDrop, method: Method, body: request::Body) -> Result<(), MediaError> {
+    async fn create(
+        &self,
+        object: &CloseOnDrop,
+        method: Method,
+        body: request::Body,
+    ) -> Result<(), MediaError> {
         let answer = self.0.roots.channel.request(method, "", Some(body)).await;
         if let Err(MediaError::Refused { .. }) = answer {
             object.0.mark_closed();
@@ -281,7 +289,8 @@ fn start(settings: &WorkerSettings, worker_reads: OwnedFd, worker_writes: OwnedF
         ])
         .map_err(io::Error::other)?;
     let mut command = Command::from(command);
-    command.kill_on_drop(true);
+    // A process group of its own: Ctrl-C is for the server, which then ends its workers in order.
+    command.process_group(0).kill_on_drop(true);
     command.spawn()
 }
 

@@ -1,12 +1,15 @@
 //! The handles against a real worker: tureen-worker, or the executable that `TUREEN_TEST_WORKER_BIN` names (a stock
 //! mediasoup-worker passes as well).
 
+#![expect(clippy::unwrap_used, reason = "what fails in a test may panic")]
+
 use std::{num::NonZeroUsize, path::PathBuf, process::Command, time::Duration};
 
 use media::{
-    AudioLevelObserverOptions, ConsumerEvent, ConsumerOptions, EventReceiver, ListenAddress, MediaError, MediaEvent,
-    PoolSettings, Producer, ProducerId, ProducerOptions, RefusalKind, Router, RouterOptions, WebRtcListen,
-    WebRtcServer, WebRtcTransport, WebRtcTransportOptions, Worker, WorkerPool, WorkerSettings, event_queue,
+    AudioLevelObserverOptions, ConsumerEvent, ConsumerOptions, EventReceiver, ListenAddress, MediaError,
+    MediaEvent, PoolSettings, Producer, ProducerId, ProducerOptions, RefusalKind, Router, RouterOptions,
+    WebRtcListen, WebRtcServer, WebRtcTransport, WebRtcTransportOptions, Worker, WorkerPool, WorkerSettings,
+    event_queue,
 };
 use ortc::{DtlsParameters, DtlsRole, MediaKind, RtpCapabilities, RtpParameters, TransportProtocol};
 use serde_json::json;
@@ -16,7 +19,10 @@ fn binary() -> PathBuf {
         // target/debug/deps/this-test
         let test = std::env::current_exe().unwrap();
         let beside = test.ancestors().nth(2).unwrap().join("tureen-worker");
-        assert!(beside.exists(), "build the worker first: cargo build -p worker (or set TUREEN_TEST_WORKER_BIN)");
+        assert!(
+            beside.exists(),
+            "build the worker first: cargo build -p worker (or set TUREEN_TEST_WORKER_BIN)"
+        );
         beside
     })
 }
@@ -188,7 +194,8 @@ async fn what_makes_no_sense_is_refused() {
     let stage = Stage::new().await;
     let transport = stage.transport().await;
     let producer = produce_audio(&transport).await;
-    let again = ProducerOptions { id: Some(producer.id().clone()), ..ProducerOptions::new(MediaKind::Audio, opus()) };
+    let again =
+        ProducerOptions { id: Some(producer.id().clone()), ..ProducerOptions::new(MediaKind::Audio, opus()) };
     assert!(matches!(transport.produce(again).await, Err(MediaError::DuplicateId(_))));
     // Two streams of one SSRC cannot be told apart: the worker says so, and nothing is left of the attempt.
     let same_ssrc = transport.produce(ProducerOptions::new(MediaKind::Audio, opus())).await.unwrap_err();
@@ -210,7 +217,8 @@ async fn observers_take_producers() {
     let stage = Stage::new().await;
     let transport = stage.transport().await;
     let producer = produce_audio(&transport).await;
-    let observer = stage.router.create_audio_level_observer(AudioLevelObserverOptions::default()).await.unwrap();
+    let observer =
+        stage.router.create_audio_level_observer(AudioLevelObserverOptions::default()).await.unwrap();
     observer.add_producer(producer.id()).await.unwrap();
     assert_eq!(stage.router.dump().await.unwrap().rtp_observer_ids, [observer.id().as_str()]);
     observer.remove_producer(producer.id()).await.unwrap();
@@ -248,7 +256,10 @@ async fn a_port_in_use_is_refused() {
     let listen = media::ListenInfo::new(TransportProtocol::Udp, [127, 0, 0, 1].into(), port);
     let other = Worker::spawn(&WorkerSettings::new(binary())).await.unwrap();
     let refused = other.create_web_rtc_server(&[listen]).await.unwrap_err();
-    assert!(matches!(refused, MediaError::Refused { kind: RefusalKind::Other | RefusalKind::Type, .. }), "{refused}");
+    assert!(
+        matches!(refused, MediaError::Refused { kind: RefusalKind::Other | RefusalKind::Type, .. }),
+        "{refused}"
+    );
     other.close().await;
     stage.worker.close().await;
 }
@@ -267,7 +278,8 @@ async fn a_room_hears_of_its_workers_death_and_finds_another_place_within_a_seco
     .await
     .unwrap();
     let (events, mut received) = event_queue(64);
-    let options = || RouterOptions { id: None, media_codecs: ortc::default_media_codecs(), events: events.clone() };
+    let options =
+        || RouterOptions { id: None, media_codecs: ortc::default_media_codecs(), events: events.clone() };
     let placed = pool.place().await.unwrap();
     let router = placed.worker.create_router(options()).await.unwrap();
     let transport = WebRtcTransportOptions::new(WebRtcListen::Server(placed.web_rtc_server.clone()));
@@ -276,7 +288,9 @@ async fn a_room_hears_of_its_workers_death_and_finds_another_place_within_a_seco
     let killed = std::time::Instant::now();
     let kill = Command::new("kill").args(["-9", &placed.worker.pid().to_string()]).status().unwrap();
     assert!(kill.success());
-    let Some(MediaEvent::WorkerDied { id, exit }) = received.recv().await else { panic!("no word of the death") };
+    let Some(MediaEvent::WorkerDied { id, exit }) = received.recv().await else {
+        panic!("no word of the death")
+    };
     assert_eq!((&id, exit.to_string().contains('9')), (router.id(), true));
     assert!(router.is_closed() && lost.is_closed());
     assert_eq!(placed.worker.lost().transports, 1);

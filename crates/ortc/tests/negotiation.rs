@@ -1,11 +1,14 @@
 //! Negotiation as clients of mediasoup meet it: what Routers offer, and what becomes of a Producer on its way to
 //! Consumers. The fixtures are what mediasoup-client makes of Chromium.
 
+#![expect(clippy::unwrap_used, reason = "what fails in a test may panic")]
+
 use ortc::{
-    ConsumerSsrcs, ErrorKind, MediaKind, OrtcError, RtcpFeedback, RtpCapabilities, RtpCodecCapability, RtpParameters,
-    Rtx, can_consume, consumable_rtp_parameters, consumer_rtp_parameters, default_media_codecs,
-    generate_router_rtp_capabilities, normalize_rtp_capabilities, pipe_consumer_rtp_parameters,
-    producer_rtp_parameters_mapping, uri, validate_kind, validate_rtp_parameters, validate_sctp_stream_parameters,
+    ConsumerSsrcs, ErrorKind, MediaKind, OrtcError, RtcpFeedback, RtpCapabilities, RtpCodecCapability,
+    RtpParameters, Rtx, can_consume, consumable_rtp_parameters, consumer_rtp_parameters,
+    default_media_codecs, generate_router_rtp_capabilities, normalize_rtp_capabilities,
+    pipe_consumer_rtp_parameters, producer_rtp_parameters_mapping, uri, validate_kind,
+    validate_rtp_parameters, validate_sctp_stream_parameters,
 };
 use serde_json::{Value, json};
 
@@ -40,7 +43,11 @@ fn chromium_device() -> RtpCapabilities {
 }
 
 /// What a Producer's parameters become on this Router.
-fn consumable(kind: MediaKind, mut sent: RtpParameters, router: &RtpCapabilities) -> Result<RtpParameters, OrtcError> {
+fn consumable(
+    kind: MediaKind,
+    mut sent: RtpParameters,
+    router: &RtpCapabilities,
+) -> Result<RtpParameters, OrtcError> {
     let mapping = producer_rtp_parameters_mapping(&mut sent, router, 1000)?;
     consumable_rtp_parameters(kind, &sent, router, &mapping)
 }
@@ -299,7 +306,8 @@ fn without_rtx_there_is_neither_nack_nor_a_repair_codec() {
 
 #[test]
 fn an_endpoint_without_the_rtx_codec_gets_none() {
-    let consumable = consumable(MediaKind::Video, parameters(h264_producer()), &opus_and_h264_router()).unwrap();
+    let consumable =
+        consumable(MediaKind::Video, parameters(h264_producer()), &opus_and_h264_router()).unwrap();
     let endpoint = capabilities(json!({
         "codecs": [{
             "kind": "video", "mimeType": "video/H264", "preferredPayloadType": 101, "clockRate": 90000,
@@ -313,7 +321,8 @@ fn an_endpoint_without_the_rtx_codec_gets_none() {
 
 #[test]
 fn an_endpoint_without_the_media_codec_cannot_consume() {
-    let consumable = consumable(MediaKind::Video, parameters(h264_producer()), &opus_and_h264_router()).unwrap();
+    let consumable =
+        consumable(MediaKind::Video, parameters(h264_producer()), &opus_and_h264_router()).unwrap();
     for codecs in [
         json!([]),
         json!([{ "kind": "audio", "mimeType": "audio/ISAC", "preferredPayloadType": 100, "clockRate": 32000 }]),
@@ -341,7 +350,8 @@ fn an_endpoint_without_the_media_codec_cannot_consume() {
 
 #[test]
 fn a_pipe_carries_all_encodings_and_no_congestion_control() {
-    let consumable = consumable(MediaKind::Video, parameters(h264_producer()), &opus_and_h264_router()).unwrap();
+    let consumable =
+        consumable(MediaKind::Video, parameters(h264_producer()), &opus_and_h264_router()).unwrap();
     let quiet = ConsumerSsrcs { ssrc: 5000, rtx_ssrc: None };
     let piped = pipe_consumer_rtp_parameters(&consumable, quiet);
     assert_eq!(piped.codecs.len(), 1);
@@ -351,7 +361,11 @@ fn a_pipe_carries_all_encodings_and_no_congestion_control() {
     assert_eq!(ssrcs, [(Some(5000), None), (Some(5001), None), (Some(5002), None)]);
     assert_eq!(piped.encodings[1].max_bitrate, Some(300));
     let ids: Vec<_> = piped.header_extensions.iter().map(|extension| extension.id).collect();
-    assert_eq!(ids, [7, 8, 9, 11, 12], "no mid, no send time, no transport-wide numbers; the dependency descriptor");
+    assert_eq!(
+        ids,
+        [7, 8, 9, 11, 12],
+        "no mid, no send time, no transport-wide numbers; the dependency descriptor"
+    );
 
     let ssrcs = ConsumerSsrcs { ssrc: 5000, rtx_ssrc: Some(7000) };
     let repaired = pipe_consumer_rtp_parameters(&consumable, ssrcs);
@@ -386,9 +400,11 @@ fn a_producer_with_codecs_unknown_to_the_router_is_refused() {
 #[test]
 fn vp9_profiles_and_multiopus_layouts_are_told_apart() {
     let router = default_router();
-    for (profile, payload_type) in [(json!({}), 103), (json!({ "profile-id": 0 }), 103), (json!({ "profile-id": 2 }), 105)]
+    for (profile, payload_type) in
+        [(json!({}), 103), (json!({ "profile-id": 0 }), 103), (json!({ "profile-id": 2 }), 105)]
     {
-        let codec = json!({ "mimeType": "video/VP9", "payloadType": 98, "clockRate": 90000, "parameters": profile });
+        let codec =
+            json!({ "mimeType": "video/VP9", "payloadType": 98, "clockRate": 90000, "parameters": profile });
         let mut sent = parameters(json!({ "codecs": [codec] }));
         let mapping = producer_rtp_parameters_mapping(&mut sent, &router, 1).unwrap();
         assert_eq!(mapping.codecs[0].mapped_payload_type, payload_type);
@@ -403,7 +419,8 @@ fn vp9_profiles_and_multiopus_layouts_are_told_apart() {
             "mimeType": "audio/multiopus", "payloadType": 120, "clockRate": 48000, "channels": 6, "parameters": layout
         });
         let mut sent = parameters(json!({ "codecs": [codec] }));
-        producer_rtp_parameters_mapping(&mut sent, &router, 1).map(|mapping| mapping.codecs[0].mapped_payload_type)
+        producer_rtp_parameters_mapping(&mut sent, &router, 1)
+            .map(|mapping| mapping.codecs[0].mapped_payload_type)
     };
     assert_eq!(mapped(six), Ok(100));
     assert!(mapped(json!({ "num_streams": 5, "coupled_streams": 2 })).is_err());
@@ -432,11 +449,15 @@ fn chromium_publishes_simulcast_and_chromium_receives_it() {
     let device = chromium_device();
     assert!(can_consume(&consumable, &device));
     let consumer = consumer_rtp_parameters(&consumable, &device, SSRCS).unwrap();
-    let names: Vec<_> = consumer.codecs.iter().map(|codec| (codec.mime_type.as_str(), codec.payload_type)).collect();
+    let names: Vec<_> =
+        consumer.codecs.iter().map(|codec| (codec.mime_type.as_str(), codec.payload_type)).collect();
     assert_eq!(names, [("video/VP8", 101), ("video/rtx", 102)]);
     let feedback = &consumer.codecs[0].rtcp_feedback;
     assert!(feedback.contains(&RtcpFeedback::new("transport-cc", "")));
-    assert!(!feedback.contains(&RtcpFeedback::new("goog-remb", "")), "transport-wide feedback takes its place");
+    assert!(
+        !feedback.contains(&RtcpFeedback::new("goog-remb", "")),
+        "transport-wide feedback takes its place"
+    );
     let ids: Vec<_> = consumer.header_extensions.iter().map(|extension| extension.id).collect();
     assert_eq!(ids, [1, 4, 5, 8, 9, 11]);
     assert_eq!(consumer.encodings[0].scalability_mode.as_deref(), Some("L3T3"));
@@ -518,14 +539,14 @@ fn parameters_that_contradict_themselves_are_refused() {
         validate_rtp_parameters(&mut parsed).unwrap_err()
     };
     assert_eq!(checked(json!({ "codecs": [] })), OrtcError::NoCodecs);
-    let codec = |name: &str, format: Value| {
-        json!({ "codecs": [{ "mimeType": name, "payloadType": 1, "clockRate": 1, "parameters": format }] })
-    };
+    let codec = |name: &str, format: Value| json!({ "codecs": [{ "mimeType": name, "payloadType": 1, "clockRate": 1, "parameters": format }] });
     assert_eq!(checked(codec("chicken", json!({}))), OrtcError::InvalidMimeType("chicken".to_owned()));
     let error = checked(codec("video/rtx", json!({ "apt": "ninety" })));
     assert_eq!(error.to_string(), "invalid value of codec parameter \"apt\" of \"video/rtx\"");
     assert_eq!(error.kind(), ErrorKind::Type);
-    for broken in [json!({}), json!({ "codecs": 5 }), json!({ "codecs": [{ "mimeType": "audio/opus" }] }), json!(null)] {
+    for broken in
+        [json!({}), json!({ "codecs": 5 }), json!({ "codecs": [{ "mimeType": "audio/opus" }] }), json!(null)]
+    {
         assert!(serde_json::from_value::<RtpParameters>(broken).is_err());
     }
 }

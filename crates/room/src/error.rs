@@ -20,7 +20,9 @@ pub enum RoomError {
         id: String,
     },
     /// One send and one receive transport a peer; this would be another.
-    #[error("this peer already has a {direction} transport ({id}): reuse it, or restartIce if its network changed")]
+    #[error(
+        "this peer already has a {direction} transport ({id}): reuse it, or restartIce if its network changed"
+    )]
     TransportExists {
         /// `send` or `receive`.
         direction: &'static str,

@@ -45,7 +45,8 @@ impl Source {
         if flag("share") || flag("sharing") {
             return Self::Screen;
         }
-        let declared = app_data.get("source").and_then(serde_json::Value::as_str).map(str::to_ascii_lowercase);
+        let declared =
+            app_data.get("source").and_then(serde_json::Value::as_str).map(str::to_ascii_lowercase);
         match declared.as_deref() {
             Some("microphone" | "mic" | "audio") => Self::Microphone,
             Some("camera" | "webcam" | "cam" | "video") => Self::Camera,
@@ -124,7 +125,9 @@ pub enum PolicyError {
         role: String,
     },
     /// A role receives from one that does not exist.
-    #[error("room type {room_type:?}: role {role:?} receives from {from:?}, which is not defined under roles")]
+    #[error(
+        "room type {room_type:?}: role {role:?} receives from {from:?}, which is not defined under roles"
+    )]
     UnknownSender {
         /// The room type.
         room_type: String,

@@ -169,9 +169,7 @@ impl Connection {
                     }
                     Ok(())
                 }
-                Ok(Frame::Request { id, method, data }) => {
-                    self.request(Some(id), &method, data, now).await
-                }
+                Ok(Frame::Request { id, method, data }) => self.request(Some(id), &method, data, now).await,
                 Ok(Frame::Notification { method, data }) => self.request(None, &method, data, now).await,
                 Err(error) => self.malformed(&error),
             },
@@ -183,13 +181,7 @@ impl Connection {
         }
     }
 
-    async fn request(
-        &mut self,
-        id: Option<u64>,
-        method: &str,
-        data: Value,
-        now: Instant,
-    ) -> Result<(), End> {
+    async fn request(&mut self, id: Option<u64>, method: &str, data: Value, now: Instant) -> Result<(), End> {
         if !self.bucket.take(now) {
             count("rate_limited");
             self.refuse(id, 429, "too many messages: slow down");

@@ -116,10 +116,31 @@ mod tests {
     #[test]
     fn every_flag_is_a_setting() {
         let cli = Cli::parse_from([
-            "tureen", "serve", "--listen", "127.0.0.1:0", "--tls-cert", "c", "--tls-key", "k",
-            "--insecure-listen-anywhere", "--media-address", "10.0.0.1", "--media-address", "::=x", "--media-ports",
-            "1-2", "--workers", "3", "--worker-bin", "w", "--worker-log-level", "warn", "--worker-log-tag", "ice",
-            "--log", "debug",
+            "tureen",
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--tls-cert",
+            "c",
+            "--tls-key",
+            "k",
+            "--insecure-listen-anywhere",
+            "--media-address",
+            "10.0.0.1",
+            "--media-address",
+            "::=x",
+            "--media-ports",
+            "1-2",
+            "--workers",
+            "3",
+            "--worker-bin",
+            "w",
+            "--worker-log-level",
+            "warn",
+            "--worker-log-tag",
+            "ice",
+            "--log",
+            "debug",
         ]);
         let Command::Serve(settings) = cli.command else { panic!("not serve") };
         let given = settings.given();

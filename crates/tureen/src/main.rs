@@ -59,7 +59,8 @@ fn print(config: &Config) -> ExitCode {
 }
 
 fn run(checked: Checked) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("tureen").build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("tureen").build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: cannot start the runtime: {error}");

@@ -13,7 +13,8 @@ pub(crate) struct Metrics(PrometheusHandle);
 impl Metrics {
     /// Takes the place of the process' metrics recorder; there can be one.
     pub(crate) fn install() -> Result<Self> {
-        let handle = PrometheusBuilder::new().install_recorder().context("cannot install the metrics recorder")?;
+        let handle =
+            PrometheusBuilder::new().install_recorder().context("cannot install the metrics recorder")?;
         describe_gauge!("tureen_workers", "Media workers that run.");
         describe_gauge!("tureen_workers_configured", "Media workers that should run.");
         describe_counter!("tureen_worker_deaths_total", "Media workers that ended without being told to.");
@@ -25,7 +26,10 @@ impl Metrics {
         describe_gauge!("tureen_producers", "Producers in media workers.");
         describe_gauge!("tureen_consumers", "Consumers in media workers.");
         describe_counter!("tureen_room_events_total", "What happened in rooms, by event.");
-        describe_counter!("tureen_sessions_too_slow_total", "Sessions closed because the client did not read.");
+        describe_counter!(
+            "tureen_sessions_too_slow_total",
+            "Sessions closed because the client did not read."
+        );
         describe_counter!("tureen_signaling_errors_total", "Frames and requests that were refused, by what.");
         describe_counter!("tureen_signaling_refused_total", "Connections that were refused, by why.");
         describe_counter!("tureen_signaling_sessions_ended_total", "Sessions that ended, by why.");

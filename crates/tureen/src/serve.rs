@@ -42,8 +42,9 @@ pub(crate) async fn serve(checked: Checked) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
 
     // The port first: that it is taken shall be said before any process is started.
-    let listener = TcpListener::bind(config.listen)
-        .with_context(|| format!("cannot listen on {}: choose another address with --listen", config.listen))?;
+    let listener = TcpListener::bind(config.listen).with_context(|| {
+        format!("cannot listen on {}: choose another address with --listen", config.listen)
+    })?;
     listener.set_nonblocking(true).context("cannot set up the listening socket")?;
     let address = listener.local_addr().context("cannot tell the listening address")?;
 

@@ -202,8 +202,10 @@ async fn who_talks_nonsense_is_shown_the_door_and_others_are_not_disturbed() -> 
 
 #[tokio::test]
 async fn who_floods_is_slowed_down() -> Result<()> {
-    let limits =
-        [("TUREEN_LIMITS__SESSION__MESSAGES_PER_SECOND", "1"), ("TUREEN_LIMITS__SESSION__MESSAGE_BURST", "5")];
+    let limits = [
+        ("TUREEN_LIMITS__SESSION__MESSAGES_PER_SECOND", "1"),
+        ("TUREEN_LIMITS__SESSION__MESSAGE_BURST", "5"),
+    ];
     let server = Server::start(&[], &limits).await?;
     let mut ann = Client::connect(&server, "r", "ann").await?;
     for _ in 0..5 {

@@ -118,7 +118,10 @@ impl Worker {
                 let kind = Kind::AudioLevel(AudioLevelObserver::new(&body.options)?);
                 self.create_observer(router, body.rtp_observer_id, kind, now)?;
             }
-            (Method::RouterCreateActiveSpeakerObserver, Body::RouterCreateActiveSpeakerObserverRequest(body)) => {
+            (
+                Method::RouterCreateActiveSpeakerObserver,
+                Body::RouterCreateActiveSpeakerObserverRequest(body),
+            ) => {
                 let kind = Kind::ActiveSpeaker(ActiveSpeakerObserver::new(&body.options));
                 self.create_observer(router, body.rtp_observer_id, kind, now)?;
             }
@@ -132,7 +135,13 @@ impl Worker {
         Ok(None)
     }
 
-    fn create_observer(&mut self, router: RouterIdx, id: String, kind: Kind, now: Instant) -> RequestResult<()> {
+    fn create_observer(
+        &mut self,
+        router: RouterIdx,
+        id: String,
+        kind: Kind,
+        now: Instant,
+    ) -> RequestResult<()> {
         self.check_no_handler(&id, "RtpObserver")?;
         let index = self.observers.next_index();
         let timer = self.timers.create(Timer::RtpObserver(index));
@@ -191,7 +200,12 @@ impl Worker {
     }
 
     /// A Producer of the observer's Router, by id.
-    fn observed_producer(&self, index: RtpObserverIdx, id: &str, method: Method) -> RequestResult<ProducerIdx> {
+    fn observed_producer(
+        &self,
+        index: RtpObserverIdx,
+        id: &str,
+        method: Method,
+    ) -> RequestResult<ProducerIdx> {
         let router = &self.routers[self.observers[index].router];
         router.producers.get(id).copied().ok_or_else(|| not_found("Producer", method))
     }
@@ -241,7 +255,9 @@ impl Worker {
 
     /// A Producer in an observer goes on.
     pub fn observer_producer_resumed(&mut self, index: RtpObserverIdx, producer: ProducerIdx) {
-        if let Some(Kind::ActiveSpeaker(observer)) = self.observers.get_mut(index).map(|observer| &mut observer.kind) {
+        if let Some(Kind::ActiveSpeaker(observer)) =
+            self.observers.get_mut(index).map(|observer| &mut observer.kind)
+        {
             observer.resume_producer(producer);
         }
     }
@@ -276,7 +292,10 @@ impl Worker {
             Event::Volumes(volumes) => {
                 let volumes = volumes
                     .into_iter()
-                    .map(|(producer, volume)| level_wire::Volume { producer_id: producer_id(producer), volume })
+                    .map(|(producer, volume)| level_wire::Volume {
+                        producer_id: producer_id(producer),
+                        volume,
+                    })
                     .collect();
                 let body = Box::new(level_wire::VolumesNotification { volumes });
                 (
@@ -286,7 +305,9 @@ impl Worker {
             }
             Event::Silence => (notification::Event::AudioLevelObserverSilence, None),
             Event::DominantSpeaker(producer) => {
-                let body = Box::new(speaker_wire::DominantSpeakerNotification { producer_id: producer_id(producer) });
+                let body = Box::new(speaker_wire::DominantSpeakerNotification {
+                    producer_id: producer_id(producer),
+                });
                 (
                     notification::Event::ActiveSpeakerObserverDominantSpeaker,
                     Some(notification::Body::ActiveSpeakerObserverDominantSpeakerNotification(body)),

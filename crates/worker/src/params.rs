@@ -263,7 +263,7 @@ fn parse_codec(data: &mut wire::RtpCodecParameters) -> RequestResult<Codec> {
         })
     };
     let apt = integer("apt");
-    if kind == CodecKind::Rtx && !apt.is_some_and(|apt| apt >= 0) {
+    if kind == CodecKind::Rtx && apt.is_none_or(|apt| apt < 0) {
         return Err(RequestError::type_error("missing apt parameter in RTX codec"));
     }
     let use_in_band_fec = integer("useinbandfec") == Some(1);

@@ -2,7 +2,7 @@
 //! packet of a known Producer.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use net::udp::RecvBatch;
 use rtc::rtp::RtpHeader;
@@ -17,6 +17,12 @@ use crate::worker::Worker;
 /// Batches that one socket may take in a turn before the others, the timers and the channel get theirs.
 const BATCHES_PER_TURN: usize = 4;
 
+/// Reads that one TCP connection may take in a turn.
+const READS_PER_TURN: usize = 8;
+
+/// How long a TCP connection may exist without having shown a valid STUN request.
+const UNPROVEN_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Connections that one listener may accept in a turn.
 const ACCEPTS_PER_TURN: usize = 32;
 
@@ -27,16 +33,14 @@ impl Worker {
             Some(SocketKind::Udp(_)) => self.read_udp(index, now),
             Some(SocketKind::TcpListener(_)) => {
                 for _ in 0..ACCEPTS_PER_TURN {
-                    let Some(connection) = self.sockets.accept(index) else { return false };
+                    let Some(connection) = self.sockets.accept(index, now) else { return false };
                     // It may have sent already, before anybody watched it.
                     self.read_connection(connection, now);
+                    self.watch_connections(now);
                 }
                 true
             }
-            Some(SocketKind::TcpConnection(_)) => {
-                self.read_connection(index, now);
-                false
-            }
+            Some(SocketKind::TcpConnection(_)) => self.read_connection(index, now),
             None => false,
         }
     }
@@ -60,10 +64,11 @@ impl Worker {
         more
     }
 
-    fn read_connection(&mut self, index: SocketIdx, now: Instant) {
+    fn read_connection(&mut self, index: SocketIdx, now: Instant) -> bool {
         let mut frame = std::mem::take(&mut self.scratch.frame);
-        loop {
-            let more = self.sockets.read_connection(index);
+        let mut more = true;
+        for _ in 0..READS_PER_TURN {
+            more = self.sockets.read_connection(index);
             while let Some((len, remote)) = self.sockets.next_frame(index, &mut frame) {
                 if let Some(datagram) = frame.get_mut(..len) {
                     self.datagram(index, remote, datagram, now);
@@ -75,19 +80,39 @@ impl Worker {
         }
         self.scratch.frame = frame;
         if self.sockets.is_broken(index) {
-            self.close_connection(index);
+            self.close_connection(index, now);
+            return false;
+        }
+        more
+    }
+
+    /// Sees to it that connections that prove nothing are closed.
+    fn watch_connections(&mut self, now: Instant) {
+        self.timers.set_no_later_than(self.connections_timer, now + UNPROVEN_TIMEOUT);
+    }
+
+    /// Closes the connections by which no STUN request came that a transport took: each holds a descriptor.
+    pub fn close_unproven_connections(&mut self, now: Instant) {
+        let Some(limit) = now.checked_sub(UNPROVEN_TIMEOUT) else { return };
+        for path in self.sockets.connections_before(limit) {
+            if !self.tuples.contains_key(&path) {
+                self.sockets.close(path.socket);
+            }
+        }
+        if self.sockets.has_connections() {
+            self.watch_connections(now);
         }
     }
 
     /// Closes a TCP connection, which is a path less for whoever used it.
-    pub fn close_connection(&mut self, index: SocketIdx) {
+    fn close_connection(&mut self, index: SocketIdx, now: Instant) {
         let remote = match self.sockets.get(index).map(|socket| &socket.kind) {
             Some(SocketKind::TcpConnection(connection)) => connection.remote,
             _ => return,
         };
         let path = Path { socket: index, remote };
         if let Some(&transport) = self.tuples.get(&path) {
-            self.remove_web_rtc_path(transport, path, Instant::now());
+            self.remove_web_rtc_path(transport, path, now);
         }
         self.sockets.close(index);
     }

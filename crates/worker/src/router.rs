@@ -34,11 +34,12 @@ impl Worker {
         while let Some(observer) = self.routers.get(index).and_then(|router| router.observers.last().copied()) {
             self.close_observer(observer);
         }
-        self.quiet = true;
-        while let Some(transport) = self.routers.get(index).and_then(|router| router.transports.last().copied()) {
-            self.close_transport(transport);
-        }
-        self.quiet = false;
+        self.quietly(|worker| {
+            while let Some(transport) = worker.routers.get(index).and_then(|router| router.transports.last().copied())
+            {
+                worker.close_transport(transport);
+            }
+        });
         self.routers.remove(index);
     }
 

@@ -6,6 +6,7 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, RawFd};
+use std::time::Instant;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -67,6 +68,8 @@ pub enum SocketKind {
 pub struct Udp {
     socket: UdpSocket,
     queue: SendQueue,
+    /// Whether the next flush is due to look at it.
+    dirty: bool,
 }
 
 /// A connection that a TCP listener accepted.
@@ -81,7 +84,10 @@ pub struct TcpConnection {
     pending: Vec<u8>,
     /// Where the datagram that is being written begins in `pending`.
     reserved_at: usize,
+    /// Whether the next flush is due to look at it.
+    dirty: bool,
     broken: bool,
+    accepted_at: Instant,
 }
 
 /// What happened to datagrams that could not be sent or received.
@@ -139,7 +145,11 @@ impl Sockets {
     ) -> RequestResult<SocketIdx> {
         let bound = self.ports.bind(info, default_range)?;
         let kind = match info.protocol {
-            Protocol::Udp => SocketKind::Udp(Box::new(Udp { socket: bound.socket.into(), queue: SendQueue::default() })),
+            Protocol::Udp => SocketKind::Udp(Box::new(Udp {
+                socket: bound.socket.into(),
+                queue: SendQueue::default(),
+                dirty: false,
+            })),
             Protocol::Tcp => SocketKind::TcpListener(bound.socket.into()),
         };
         self.insert(Socket { kind, owner, local: bound.local, _lease: bound.lease })
@@ -221,19 +231,18 @@ impl Sockets {
     /// Queues the first `len` bytes of what was reserved last.
     pub fn commit(&mut self, path: Path, len: usize) {
         let Some(socket) = self.table.get_mut(path.socket) else { return };
-        let idle = match &mut socket.kind {
+        let dirty = match &mut socket.kind {
             SocketKind::Udp(udp) => {
-                let idle = udp.queue.is_empty();
                 udp.queue.commit(len, path.remote);
-                idle
+                &mut udp.dirty
             }
             SocketKind::TcpConnection(connection) => {
                 connection.commit(len);
-                true
+                &mut connection.dirty
             }
-            SocketKind::TcpListener(_) => false,
+            SocketKind::TcpListener(_) => return,
         };
-        if idle && !self.dirty.contains(&path.socket) {
+        if !std::mem::replace(dirty, true) {
             self.dirty.push(path.socket);
         }
     }
@@ -249,21 +258,25 @@ impl Sockets {
     pub fn flush_socket(&mut self, index: SocketIdx) {
         match self.table.get_mut(index).map(|socket| &mut socket.kind) {
             Some(SocketKind::Udp(udp)) => {
+                udp.dirty = false;
                 if udp.queue.is_empty() {
                     return;
                 }
                 let report = udp.queue.flush(&udp.socket);
-                self.counters.datagrams_sent += report.sent as u64;
-                self.counters.send_errors += report.refused as u64;
-                self.counters.send_overflow += report.dropped as u64;
+                self.counters.datagrams_sent += report.sent;
+                self.counters.send_errors += report.refused;
+                self.counters.send_overflow += report.dropped;
             }
-            Some(SocketKind::TcpConnection(connection)) => connection.write(),
+            Some(SocketKind::TcpConnection(connection)) => {
+                connection.dirty = false;
+                connection.write();
+            }
             Some(SocketKind::TcpListener(_)) | None => {}
         }
     }
 
     /// Accepts one connection, which becomes a socket of its own.
-    pub fn accept(&mut self, listener: SocketIdx) -> Option<SocketIdx> {
+    pub fn accept(&mut self, listener: SocketIdx, now: Instant) -> Option<SocketIdx> {
         let socket = self.table.get(listener)?;
         let SocketKind::TcpListener(tcp) = &socket.kind else { return None };
         let (owner, local) = (socket.owner, socket.local);
@@ -292,7 +305,9 @@ impl Sockets {
                 received: Vec::new(),
                 pending: Vec::new(),
                 reserved_at: 0,
+                dirty: false,
                 broken: false,
+                accepted_at: now,
             });
             self.connections += 1;
             return match self.insert(Socket {
@@ -344,6 +359,24 @@ impl Sockets {
     /// Whether a TCP connection ended or failed, so that it must be closed.
     pub fn is_broken(&self, index: SocketIdx) -> bool {
         matches!(&self.table.get(index).map(|socket| &socket.kind), Some(SocketKind::TcpConnection(connection)) if connection.broken)
+    }
+
+    /// Whether there are TCP connections at all.
+    pub fn has_connections(&self) -> bool {
+        self.connections > 0
+    }
+
+    /// The connections accepted before `limit`, with the paths that they are.
+    pub fn connections_before(&self, limit: Instant) -> Vec<Path> {
+        self.table
+            .iter()
+            .filter_map(|(index, socket)| match &socket.kind {
+                SocketKind::TcpConnection(connection) if connection.accepted_at < limit => {
+                    Some(Path { socket: index, remote: connection.remote })
+                }
+                _ => None,
+            })
+            .collect()
     }
 
     /// The connections that a listener accepted.

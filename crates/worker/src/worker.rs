@@ -71,6 +71,8 @@ pub enum Timer {
     RtpObserver(RtpObserverIdx),
     /// The counters file is due.
     Counters,
+    /// TCP connections are to be looked through.
+    Connections,
 }
 
 /// What is done once the response to the current request is on its way.
@@ -130,6 +132,8 @@ pub struct Worker {
     pub closed: bool,
     /// Whether notifications are held back because the driver closed the whole.
     pub quiet: bool,
+    /// When TCP connections are looked through.
+    pub connections_timer: TimerKey,
     handler_sequence: u64,
     pid: u32,
     counters_file: Option<(CountersFile, TimerKey)>,
@@ -151,6 +155,7 @@ impl Worker {
     /// A worker without objects, whose sockets wake the poll of `registry`.
     pub fn new(settings: &Settings, registry: Registry, pid: u32, version: &str) -> Result<Self, WorkerError> {
         let mut timers = Timers::default();
+        let connections_timer = timers.create(Timer::Connections);
         let counters_file = CountersFile::from_environment().map(|file| {
             let timer = timers.create(Timer::Counters);
             timers.set(timer, Some(Instant::now() + COUNTERS_INTERVAL));
@@ -194,6 +199,7 @@ impl Worker {
             scratch: Scratch::default(),
             closed: false,
             quiet: false,
+            connections_timer,
             handler_sequence: 0,
             pid,
             counters_file,
@@ -459,6 +465,7 @@ impl Worker {
                 Timer::Producer(index) => self.service_producer(index, now),
                 Timer::RtpObserver(index) => self.observer_interval(index, now),
                 Timer::Counters => self.write_counters(now),
+                Timer::Connections => self.close_unproven_connections(now),
             }
         }
     }

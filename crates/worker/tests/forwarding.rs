@@ -175,8 +175,8 @@ fn simulcast_switches_on_key_frames_without_a_seam() {
     sink.encodings[0].scalability_mode = Some("L2T1".to_owned());
     call.harness.consume("out", "consumer", "producer", MediaKind::Video, sink, 2);
     // Both layers start with a key frame; the preferred (upper) one is shown.
-    call.publish(&vp8_packet(1, 96, 100, 10_000, 10, true));
     call.publish(&vp8_packet(2, 96, 500, 900_000, 77, true));
+    call.publish(&vp8_packet(1, 96, 100, 10_000, 10, true));
     let mut headers = Vec::new();
     let mut pictures = Vec::new();
     let mut take = |call: &mut Call, headers: &mut Vec<RtpHeader>, pictures: &mut Vec<u16>| {

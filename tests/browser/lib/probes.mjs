@@ -9,6 +9,32 @@ export function probes() {
   const ears = new Map();
   let audio;
 
+  const connections = [];
+  const Native = window.RTCPeerConnection;
+  window.RTCPeerConnection = class extends Native {
+    constructor(...values) {
+      super(...values);
+      connections.push(this);
+    }
+  };
+
+  /** What WebRTC counts about a track, to explain a judgement, never to make one. */
+  const counters = async (track) => {
+    for (const connection of connections) {
+      if (connection.connectionState !== 'connected') continue;
+      for (const stats of (await connection.getStats()).values()) {
+        if (stats.type !== 'inbound-rtp' || stats.trackIdentifier !== track?.id) continue;
+        const { framesReceived, framesDecoded, framesDropped, keyFramesDecoded, packetsLost } = stats;
+        const { nackCount, pliCount, freezeCount, bytesReceived } = stats;
+        return {
+          ...{ framesReceived, framesDecoded, framesDropped, keyFramesDecoded, packetsLost },
+          ...{ nackCount, pliCount, freezeCount, bytesReceived },
+        };
+      }
+    }
+    return undefined;
+  };
+
   const peer = (name) => window.tureen?.peers.find(({ displayName }) => displayName === name);
 
   const tile = (name, source = 'camera') => {
@@ -117,7 +143,9 @@ export function probes() {
     async watchVideo(video, rgb, ms, listen = () => ({ tone: false })) {
       const frames = { first: undefined, last: undefined };
       let running = true;
+      let longestGapMs = 0;
       const onFrame = (now, { presentedFrames }) => {
+        if (frames.last) longestGapMs = Math.max(longestGapMs, Math.round(now - frames.last.now));
         frames.first ??= { now, presentedFrames };
         frames.last = { now, presentedFrames };
         if (running) video.requestVideoFrameCallback(onFrame);
@@ -158,7 +186,22 @@ export function probes() {
         size: `${video.videoWidth}x${video.videoHeight}`,
         lastRgb,
         lastHertz,
+        longestGapMs,
+        counters: await counters(video.srcObject?.getVideoTracks()[0]),
       };
+    },
+    /** The port that this page's media goes to. */
+    async remotePort() {
+      for (const connection of connections) {
+        if (connection.connectionState !== 'connected') continue;
+        const stats = await connection.getStats();
+        for (const pair of stats.values()) {
+          if (pair.type === 'candidate-pair' && pair.nominated && pair.state === 'succeeded') {
+            return stats.get(pair.remoteCandidateId).port;
+          }
+        }
+      }
+      throw new Error('no connected transport');
     },
     describe() {
       const peers = window.tureen?.peers.map(({ displayName, tracks }) => {

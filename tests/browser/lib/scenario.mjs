@@ -38,6 +38,8 @@ export async function scenario(name, body) {
     log(`FAILED ${name}: ${error.stack}`);
   }
   for (const end of endings.reverse()) await end().catch((error) => log(`while ending: ${error.message}`));
+  // At once: the threads of @roamhq/wrtc crash when Node takes its environment down in good order.
+  process.exit();
 }
 
 /** Waits for `probe()` to return something truthy; throws with `what` after `deadlineMs`. */

@@ -150,6 +150,17 @@ describe('media', () => {
     expect(call.peers.get('ada')?.tracks.size).toBe(0);
   });
 
+  it('forgets an offer that is withdrawn before it is set up', async () => {
+    server.notify('newPeer', { id: 'ada', displayName: 'Ada' });
+    void server.offer('ada', 'c1', 'video');
+    server.notify('consumerClosed', { consumerId: 'c1' });
+    void server.offer('ada', 'c2', 'audio');
+    server.notify('peerClosed', { peerId: 'ada' });
+    await server.offer('bob', 'c3', 'video');
+    expect(call.consumers().map(({ id }) => id)).toEqual(['c3']);
+    expect([...call.peers.keys()]).toEqual(['bob']);
+  });
+
   it.each([{ share: true }, { source: 'screen' }, { source: 'screensharing' }])(
     'takes %o for a shared screen',
     async (appData) => {

@@ -249,8 +249,10 @@ export class Call extends Emitter<CallEvents> {
       this.#peerChanged(remote.peerId);
     });
     session.on('consumerChanged', (remote) => {
-      this.#peer(remote.peerId).tracks.set(remote.source, trackOf(remote));
-      this.#peerChanged(remote.peerId);
+      const peer = this.peers.get(remote.peerId);
+      if (!peer) return;
+      peer.tracks.set(remote.source, trackOf(remote));
+      this.emit('peer', peer);
     });
     session.on('consumerClosed', (remote) => {
       const peer = this.peers.get(remote.peerId);
@@ -273,6 +275,7 @@ export class Call extends Emitter<CallEvents> {
         this.#peerChanged(data.id);
         break;
       case 'peerClosed':
+        this.#session?.peerClosed(data.peerId);
         if (this.peers.delete(data.peerId)) this.emit('peerLeft', data.peerId);
         break;
       case 'peerDisplayNameChanged':

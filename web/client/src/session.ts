@@ -46,6 +46,8 @@ export class Session extends Emitter<SessionEvents> {
   readonly consumers = new Map<string, RemoteConsumer>();
   readonly producers = new Map<Source, types.Producer>();
   #transports: { send: types.Transport; recv: types.Transport } | undefined;
+  /** Offered by the server and not set up yet; what it says about them meanwhile is kept here. */
+  readonly #offers = new Map<string, { peerId: string; paused: boolean }>();
   readonly #timers = new Map<types.Transport, ReturnType<typeof setTimeout>>();
   #joined: Promise<{ peers: PeerInfo[] }> | undefined;
   #closed = false;
@@ -129,6 +131,7 @@ export class Session extends Emitter<SessionEvents> {
       reject(new Error('no receive transport'));
       return;
     }
+    this.#offers.set(offer.id, { peerId: offer.peerId, paused: offer.producerPaused });
     try {
       const source = sourceOf(offer.kind, offer.appData);
       const consumer = await transport.consume({
@@ -140,11 +143,17 @@ export class Session extends Emitter<SessionEvents> {
         streamId: `${offer.peerId}-${source === 'screen' ? 'screen' : 'camera'}`,
         appData: offer.appData,
       });
+      const state = this.#offers.get(offer.id);
+      if (!state) {
+        consumer.close();
+        reject(new Error('closed meanwhile'));
+        return;
+      }
       const remote: RemoteConsumer = {
         consumer,
         peerId: offer.peerId,
         source,
-        paused: offer.producerPaused,
+        paused: state.paused,
         spatialLayer: null,
         temporalLayer: null,
       };
@@ -153,10 +162,14 @@ export class Session extends Emitter<SessionEvents> {
       accept();
     } catch (error) {
       reject(error instanceof Error ? error : new Error(String(error)));
+    } finally {
+      this.#offers.delete(offer.id);
     }
   }
 
   consumerPaused(consumerId: string, paused: boolean): void {
+    const offer = this.#offers.get(consumerId);
+    if (offer) offer.paused = paused;
     const remote = this.consumers.get(consumerId);
     if (!remote) return;
     remote.paused = paused;
@@ -172,11 +185,19 @@ export class Session extends Emitter<SessionEvents> {
   }
 
   consumerClosed(consumerId: string): void {
+    this.#offers.delete(consumerId);
     const remote = this.consumers.get(consumerId);
     if (!remote) return;
     this.consumers.delete(consumerId);
     remote.consumer.close();
     this.emit('consumerClosed', remote);
+  }
+
+  /** Whatever came, or was about to come, from this peer. */
+  peerClosed(peerId: string): void {
+    for (const [id, remote] of [...this.consumers, ...this.#offers]) {
+      if (remote.peerId === peerId) this.consumerClosed(id);
+    }
   }
 
   /** Stops sending and says nothing more; what was received last stays on the screen until `close()`. */

@@ -21,14 +21,9 @@ impl Requests {
         }
     }
 
-    /// How many are known.
-    pub fn len(&self) -> usize {
-        self.templates.len()
-    }
-
-    /// Whether none is known.
-    pub fn is_empty(&self) -> bool {
-        self.templates.is_empty()
+    /// The known ones, without their prefixes.
+    pub fn templates(&self) -> &[Vec<u8>] {
+        &self.templates
     }
 
     /// The bodies of the known requests, of whatever method.

@@ -1,6 +1,7 @@
 //! A peer that is who it says it is, and misbehaves: garbage in valid SRTP, storms of feedback, damaged handshakes on a
 //! path that ICE has validated.
 
+use std::collections::HashMap;
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
@@ -36,8 +37,8 @@ pub struct Insider {
     fence: Fence,
     streams: Streams,
     mutator: Mutator,
-    /// Counts the packets that it made up: each gets an SRTP index of its own.
-    index: u64,
+    /// The SRTP index of each stream's last packet.
+    indexes: HashMap<u32, u64>,
 }
 
 impl Insider {
@@ -46,12 +47,12 @@ impl Insider {
     /// # Errors
     /// Where no socket can be bound.
     pub fn new(party: Party, remote: &RemoteTransport, streams: Streams, seed: u64) -> Result<Self> {
-        Ok(Self { party, fence: Fence::new(remote)?, streams, mutator: Mutator::new(seed), index: 1 << 20 })
+        Ok(Self { party, fence: Fence::new(remote)?, streams, mutator: Mutator::new(seed), indexes: HashMap::new() })
     }
 
-    /// The peer, for what it received.
-    pub fn party(&mut self) -> &mut Party {
-        &mut self.party
+    /// Goes on with another sequence of garbage.
+    pub fn reseed(&mut self, seed: u64) {
+        self.mutator = Mutator::new(seed);
     }
 
     /// Sends one round of made-up RTP and RTCP, well encrypted, and waits until the worker is through with it.
@@ -118,8 +119,6 @@ impl Insider {
     }
 
     fn send_rtp(&mut self) -> Result<()> {
-        self.index += 1;
-        let index = self.index;
         let known = [self.streams.producer, self.streams.producer + 1, self.streams.consumer];
         // Many unknown ones, among them always new ones: a table of streams must not grow with them.
         let ssrc = match self.mutator.below(4) {
@@ -127,6 +126,11 @@ impl Insider {
             1 => self.mutator.below(50) as u32,
             _ => self.mutator.number(),
         };
+        // Mostly the next number, sometimes a gap, which asks for repeats that never come.
+        let step = if self.mutator.below(10) == 0 { 1 + self.mutator.below(2_000) as u64 } else { 1 };
+        let index = self.indexes.entry(ssrc).or_default();
+        *index += step;
+        let index = *index;
         let payload_types = [Media::Video.payload_type(), 102, Media::Audio.payload_type(), 0, 127, 96];
         let payload_type = payload_types[self.mutator.below(payload_types.len())];
         let marker = if self.mutator.below(3) == 0 { 0x80 } else { 0 };

@@ -75,13 +75,10 @@ fn damaged_requests_leave_the_worker_serving() -> Result<()> {
 #[test]
 fn a_method_with_any_handler_and_any_body_is_refused_or_served() -> Result<()> {
     let (mut router, requests) = router_and_templates()?;
-    assert!(!requests.is_empty());
+    assert!(!requests.templates().is_empty());
     let handlers = ["", "router", "webrtc-server", "transport-1", "producer-2", "consumer-3", "\u{0}", "nobody"];
     let mut encoder = Encoder::default();
-    let mut bodies = vec![None];
-    for template in requests.bodies() {
-        bodies.push(Some(template));
-    }
+    let bodies: Vec<Option<request::Body>> = requests.bodies().map(Some).chain([None]).collect();
     let mut id = STRAY_ID;
     for method in (0..=u8::MAX).filter_map(|number| Method::try_from(number).ok()) {
         // These are orders, not faults.

@@ -94,7 +94,9 @@ async fn answers_find_their_requests_whatever_their_order() {
     };
     let (first, second, ()) = tokio::join!(first, second, answering);
     assert!(matches!(first, Ok(None)));
-    let Err(MediaError::Refused { kind: RefusalKind::NotFound, reason, .. }) = second else { panic!("{second:?}") };
+    let Err(MediaError::Refused { kind: RefusalKind::NotFound, reason, .. }) = second else {
+        panic!("{second:?}")
+    };
     assert_eq!(reason, "no such router");
 }
 

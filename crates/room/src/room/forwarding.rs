@@ -32,7 +32,8 @@ impl Room {
         let (Some(owner), Some(peer)) = (self.peers.get(&producer.owner), self.peers.get(&receiver)) else {
             return;
         };
-        let Some(capabilities) = peer.joined.as_ref().and_then(|joined| joined.rtp_capabilities.clone()) else {
+        let Some(capabilities) = peer.joined.as_ref().and_then(|joined| joined.rtp_capabilities.clone())
+        else {
             return;
         };
         let Some(transport) = peer.receive_transport().cloned() else { return };

@@ -136,7 +136,8 @@ impl Room {
             (false, true) => Direction::Receive,
             (true, true) => Direction::Both,
             (false, false) => {
-                let text = "createWebRtcTransport needs producing:true or consuming:true (or appData.direction)";
+                let text =
+                    "createWebRtcTransport needs producing:true or consuming:true (or appData.direction)";
                 return Err(RoomError::Invalid(text.to_owned()));
             }
         };
@@ -255,7 +256,8 @@ impl Room {
         paused: bool,
     ) -> Result<Option<Reply>, RoomError> {
         self.own_producer(session, id)?;
-        let op = if paused { MediaOp::PauseProducer(id.clone()) } else { MediaOp::ResumeProducer(id.clone()) };
+        let op =
+            if paused { MediaOp::PauseProducer(id.clone()) } else { MediaOp::ResumeProducer(id.clone()) };
         self.media(Pending::Reply { session, request }, op);
         let Some(producer) = self.producers.get_mut(id) else { return Ok(None) };
         producer.paused = paused;
@@ -273,11 +275,7 @@ impl Room {
         Ok(None)
     }
 
-    fn change_name(
-        &mut self,
-        session: SessionId,
-        display_name: String,
-    ) -> Result<Option<Reply>, RoomError> {
+    fn change_name(&mut self, session: SessionId, display_name: String) -> Result<Option<Reply>, RoomError> {
         self.check_name(&display_name)?;
         let peer = self.joined_mut(session)?;
         let id = peer.id.clone();

@@ -116,8 +116,12 @@ impl World {
             }
             MediaOp::CloseTransport(id) => {
                 self.transports.remove(id.as_str());
-                let dead: Vec<_> =
-                    self.producers.iter().filter(|(_, t)| *t == id.as_str()).map(|(p, _)| p.clone()).collect();
+                let dead: Vec<_> = self
+                    .producers
+                    .iter()
+                    .filter(|(_, t)| *t == id.as_str())
+                    .map(|(p, _)| p.clone())
+                    .collect();
                 for producer in dead {
                     self.close_producer(&producer);
                 }
@@ -365,8 +369,7 @@ fn joining_twice_and_producing_before_joining_are_refused() {
 
 #[test]
 fn limits_are_named_when_reached() {
-    let limits =
-        Limits { peers_per_room: 2, producers_per_peer: 1, app_data_bytes: 20, ..Limits::default() };
+    let limits = Limits { peers_per_room: 2, producers_per_peer: 1, app_data_bytes: 20, ..Limits::default() };
     let mut world = World::new(RoomType::open(), limits);
     let ann = world.peer(1, "ann");
     let big = produce(&ann, MediaKind::Audio, json!({ "x": "y".repeat(50) }));
@@ -395,10 +398,7 @@ fn a_second_connection_of_a_peer_replaces_the_first_and_frees_what_it_held() {
     world.settle();
     assert_eq!(world.closed, [(SessionId(1), close_code::FINAL)]);
     let told = world.told(2);
-    assert!(
-        matches!(&told[..], [Notification::ConsumerClosed(_), Notification::PeerClosed(_)]),
-        "{told:?}"
-    );
+    assert!(matches!(&told[..], [Notification::ConsumerClosed(_), Notification::PeerClosed(_)]), "{told:?}");
     assert_eq!((world.transports.len(), world.producers.len(), world.consumers.len()), (2, 0, 0));
     // The old session's late goodbye does not touch the new one.
     world.event(Event::Disconnected(SessionId(1)));
@@ -504,7 +504,10 @@ fn when_the_worker_dies_everyone_is_sent_to_join_again_and_a_new_router_is_ready
     world.ask(1, produce(&ann, MediaKind::Video, json!({})));
     let lost: Vec<_> = world.work.drain(..).collect();
     world.event(Event::RouterLost);
-    assert_eq!(world.closed, [(SessionId(1), close_code::MEDIA_LOST), (SessionId(2), close_code::MEDIA_LOST)]);
+    assert_eq!(
+        world.closed,
+        [(SessionId(1), close_code::MEDIA_LOST), (SessionId(2), close_code::MEDIA_LOST)]
+    );
     assert!(matches!(world.work.front(), Some((_, MediaOp::CreateRouter))), "at once, before anyone asks");
     // A late answer from the grave is ignored.
     let result = Ok(MediaDone::Producer(ProducerId::new("ghost")));
@@ -747,7 +750,10 @@ impl World {
             }
         }
         for peer in self.room.peers.values() {
-            assert_eq!((peer.producers_coming, peer.consumers_coming, peer.transports_coming.len()), (0, 0, 0));
+            assert_eq!(
+                (peer.producers_coming, peer.consumers_coming, peer.transports_coming.len()),
+                (0, 0, 0)
+            );
         }
     }
 }

@@ -3,11 +3,18 @@
 //! The first request goes out at once. While its key frame is awaited, further requests only cause a repeat
 //! when the wait ends in vain. With a request delay (`keyFrameRequestDelay` of a producer), a request that
 //! comes within the delay after the previous one is held back until it ends.
+//!
+//! A publisher answers within a frame or two, so that awaiting alone would let one receiver turn every frame
+//! into a key frame. Hence a pace as well: a few at once, for those who join together, then one per interval.
 
 use std::time::{Duration, Instant};
 
 /// How long a key frame is waited for before it is asked for again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// Requests that may follow each other as fast as they are answered, before they are paced.
+const BURST: u32 = 3;
+/// The pace after a burst. What comes faster is held back, not lost.
+const PACE_INTERVAL: Duration = Duration::from_secs(1);
 /// Repeats for one request that nobody renews: a sender that answers none of them is paused or gone, and its
 /// consumers ask again when it comes back.
 const MAX_RETRIES: u8 = 5;
@@ -21,6 +28,8 @@ pub struct KeyFrameRequests {
     requested: bool,
     /// No request goes out before this.
     held_until: Option<Instant>,
+    /// When requests at the pace would have caught up with those that went out.
+    paced_until: Option<Instant>,
     awaited: Option<Awaited>,
 }
 
@@ -35,7 +44,7 @@ impl KeyFrameRequests {
     /// `delay`: the least time between two requests, zero for none.
     #[must_use]
     pub const fn new(delay: Duration) -> Self {
-        Self { delay, requested: false, held_until: None, awaited: None }
+        Self { delay, requested: false, held_until: None, paced_until: None, awaited: None }
     }
 
     /// A consumer needs a key frame.
@@ -102,7 +111,11 @@ impl KeyFrameRequests {
     fn send(&mut self, now: Instant, retries: u8) {
         self.requested = false;
         self.awaited = Some(Awaited { retry_at: now + RETRY_INTERVAL, retries });
-        self.held_until = (!self.delay.is_zero()).then(|| now + self.delay);
+        let paced_until = self.paced_until.map_or(now, |until| until.max(now)) + PACE_INTERVAL;
+        self.paced_until = Some(paced_until);
+        let delayed = (!self.delay.is_zero()).then(|| now + self.delay);
+        let paced = paced_until.checked_sub(PACE_INTERVAL * (BURST - 1)).filter(|until| *until > now);
+        self.held_until = delayed.max(paced);
     }
 }
 
@@ -158,6 +171,28 @@ mod tests {
             sent += u32::from(requests.poll(next));
         }
         assert_eq!(sent, 1 + u32::from(MAX_RETRIES));
+    }
+
+    #[test]
+    fn a_storm_of_requests_is_paced_however_fast_the_publisher_answers() {
+        let start = Instant::now();
+        let mut requests = KeyFrameRequests::new(Duration::ZERO);
+        let mut sent = Vec::new();
+        for at in 0..10_000 {
+            let now = start + ms(at);
+            requests.request(now);
+            if requests.poll(now) {
+                sent.push(at);
+            }
+            // A publisher of 50 frames a second.
+            if at % 20 == 19 {
+                requests.key_frame_received(now);
+            }
+        }
+        assert_eq!(sent.len(), 12, "three at once, then one a second: {sent:?}");
+        let later = start + ms(20_000);
+        requests.request(later);
+        assert!(requests.poll(later), "who asks after a while is served at once");
     }
 
     #[test]

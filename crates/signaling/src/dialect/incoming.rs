@@ -93,7 +93,11 @@ struct DisplayName {
 
 /// Reads a request (or a notification that changes something, which the newer dialect sends instead). The dialect
 /// is learnt on the way.
-pub(crate) fn parse_request(method: &str, data: Value, dialect: &mut Dialect) -> Result<Request, DialectError> {
+pub(crate) fn parse_request(
+    method: &str,
+    data: Value,
+    dialect: &mut Dialect,
+) -> Result<Request, DialectError> {
     let fields = Fields { method, data };
     Ok(match method {
         "getRouterRtpCapabilities" => Request::RouterRtpCapabilities,

@@ -43,7 +43,8 @@ fn a_classic_client_is_understood_from_start_to_end() {
         Ok(Request::CreateWebRtcTransport { force_tcp: false, producing: true, consuming: false })
     );
     let fingerprint = json!({ "algorithm": "sha-256", "value": "AB:CD" });
-    let connect = json!({ "transportId": "t1", "dtlsParameters": { "role": "client", "fingerprints": [fingerprint] } });
+    let connect =
+        json!({ "transportId": "t1", "dtlsParameters": { "role": "client", "fingerprints": [fingerprint] } });
     let Ok(Request::ConnectWebRtcTransport { transport, dtls_parameters }) =
         ask("connectWebRtcTransport", connect)
     else {
@@ -64,11 +65,14 @@ fn a_classic_client_is_understood_from_start_to_end() {
     let Ok(Request::Join { rtp_capabilities: None, .. }) = ask("join", json!({ "displayName": "B" })) else {
         panic!("not understood");
     };
-    let produce =
-        json!({ "transportId": "t1", "kind": "audio", "rtpParameters": opus(), "appData": { "source": "mic" } });
+    let produce = json!({ "transportId": "t1", "kind": "audio", "rtpParameters": opus(), "appData": { "source": "mic" } });
     assert!(matches!(ask("produce", produce), Ok(Request::Produce { app_data: Value::Object(_), .. })));
     for (method, data, expected) in [
-        ("restartIce", json!({ "transportId": "t" }), Request::RestartIce { transport: TransportId::new("t") }),
+        (
+            "restartIce",
+            json!({ "transportId": "t" }),
+            Request::RestartIce { transport: TransportId::new("t") },
+        ),
         ("closeProducer", json!({ "producerId": "p" }), Request::CloseProducer(ProducerId::new("p"))),
         ("pauseProducer", json!({ "producerId": "p" }), Request::PauseProducer(ProducerId::new("p"))),
         ("resumeProducer", json!({ "producerId": "p" }), Request::ResumeProducer(ProducerId::new("p"))),
@@ -82,10 +86,7 @@ fn a_classic_client_is_understood_from_start_to_end() {
         (
             "setConsumerPreferredLayers",
             json!({ "consumerId": "c", "spatialLayer": 1, "temporalLayer": null }),
-            Request::SetConsumerPreferredLayers(
-                ConsumerId::new("c"),
-                Layers { spatial: 1, temporal: None },
-            ),
+            Request::SetConsumerPreferredLayers(ConsumerId::new("c"), Layers { spatial: 1, temporal: None }),
         ),
         (
             "setConsumerPriority",
@@ -143,7 +144,8 @@ fn replies_carry_what_both_dialects_read() {
     assert!(data["routerRtpCapabilities"]["codecs"].is_array());
 
     let ice: ortc::IceParameters =
-        serde_json::from_value(json!({ "usernameFragment": "u", "password": "p", "iceLite": true })).expect("ice");
+        serde_json::from_value(json!({ "usernameFragment": "u", "password": "p", "iceLite": true }))
+            .expect("ice");
     let data = reply(Reply::IceParameters(ice.clone()), Dialect::Classic);
     contains(&data, &json!({ "usernameFragment": "u", "password": "p", "iceLite": true }));
     contains(&data["iceParameters"], &json!({ "usernameFragment": "u" }));
@@ -210,12 +212,10 @@ fn news_has_the_names_and_fields_of_both_dialects() {
     contains(&data, &json!({ "id": "ann", "displayName": "Ann" }));
     contains(&data["peer"], &json!({ "peerId": "ann", "displayName": "Ann" }));
     let layers = Some(Layers { spatial: 2, temporal: Some(1) });
-    let (method, data) =
-        one(Notification::ConsumerLayersChanged { consumer: ConsumerId::new("c"), layers });
+    let (method, data) = one(Notification::ConsumerLayersChanged { consumer: ConsumerId::new("c"), layers });
     assert_eq!(method, "consumerLayersChanged");
     contains(&data, &json!({ "consumerId": "c", "spatialLayer": 2, "temporalLayer": 1 }));
-    let (_, data) =
-        one(Notification::ConsumerLayersChanged { consumer: ConsumerId::new("c"), layers: None });
+    let (_, data) = one(Notification::ConsumerLayersChanged { consumer: ConsumerId::new("c"), layers: None });
     contains(&data, &json!({ "spatialLayer": null, "temporalLayer": null }));
     assert!(data.get("layers").is_none());
     assert_eq!(one(Notification::ActiveSpeaker(None)), ("activeSpeaker", json!({ "peerId": null })));
@@ -247,9 +247,15 @@ fn any_json() -> impl Strategy<Value = Value> {
         ".{0,12}".prop_map(Value::from),
     ];
     let key = prop_oneof![
-        Just("transportId".to_owned()), Just("kind".to_owned()), Just("rtpParameters".to_owned()),
-        Just("codecs".to_owned()), Just("encodings".to_owned()), Just("dtlsParameters".to_owned()),
-        Just("device".to_owned()), Just("appData".to_owned()), "[a-z]{1,8}",
+        Just("transportId".to_owned()),
+        Just("kind".to_owned()),
+        Just("rtpParameters".to_owned()),
+        Just("codecs".to_owned()),
+        Just("encodings".to_owned()),
+        Just("dtlsParameters".to_owned()),
+        Just("device".to_owned()),
+        Just("appData".to_owned()),
+        "[a-z]{1,8}",
     ];
     leaf.prop_recursive(4, 48, 6, move |inner| {
         prop_oneof![

@@ -185,7 +185,11 @@ fn own_address(ipv6: bool) -> Option<IpAddr> {
     };
     let socket = UdpSocket::bind((any, 0)).ok()?;
     socket.connect((far, 9)).ok()?;
-    socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
+    socket
+        .local_addr()
+        .ok()
+        .map(|address| address.ip())
+        .filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
 }
 
 fn port_range(text: &str, needed: usize) -> Result<RangeInclusive<u16>, String> {
@@ -193,7 +197,8 @@ fn port_range(text: &str, needed: usize) -> Result<RangeInclusive<u16>, String> 
         let range = min.trim().parse::<u16>().ok()?..=max.trim().parse::<u16>().ok()?;
         (*range.start() > 0 && range.start() <= range.end()).then_some(range)
     });
-    let range = parsed.ok_or_else(|| format!("media_ports: {text:?} is not MIN-MAX, for example 40000-49999"))?;
+    let range =
+        parsed.ok_or_else(|| format!("media_ports: {text:?} is not MIN-MAX, for example 40000-49999"))?;
     let count = usize::from(range.end() - range.start()) + 1;
     if count < needed {
         return Err(format!(
@@ -294,7 +299,8 @@ mod tests {
 
     #[test]
     fn media_addresses_are_read() {
-        let read = |text| media_address(text).map(|address| (address.ip.to_string(), address.announced_address));
+        let read =
+            |text| media_address(text).map(|address| (address.ip.to_string(), address.announced_address));
         assert_eq!(read("10.0.0.1"), Ok(("10.0.0.1".to_owned(), None)));
         assert_eq!(read("0.0.0.0=203.0.113.7"), Ok(("0.0.0.0".to_owned(), Some("203.0.113.7".to_owned()))));
         assert_eq!(read("::=media.example.org"), Ok(("::".to_owned(), Some("media.example.org".to_owned()))));
@@ -305,6 +311,8 @@ mod tests {
     fn a_port_range_is_wide_enough() {
         assert_eq!(port_range("100-109", 10), Ok(100..=109));
         assert!(port_range("100-108", 10).is_err());
-        assert!(port_range("0-5", 1).is_err() && port_range("5", 1).is_err() && port_range("1-70000", 1).is_err());
+        assert!(
+            port_range("0-5", 1).is_err() && port_range("5", 1).is_err() && port_range("1-70000", 1).is_err()
+        );
     }
 }

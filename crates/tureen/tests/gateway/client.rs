@@ -48,7 +48,8 @@ pub(crate) async fn refused(server: &Server, path: &str, protocol: Option<&str>)
 
 impl Client {
     pub(crate) async fn connect(server: &Server, room: &str, peer: &str) -> Result<Self> {
-        let url = format!("ws://{}/?roomId={room}&peerId={peer}&consumerReplicas=undefined", server.authority);
+        let url =
+            format!("ws://{}/?roomId={room}&peerId={peer}&consumerReplicas=undefined", server.authority);
         let mut request = url.into_client_request()?;
         request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static("protoo"));
         let (socket, response) = connect_async(request).await?;
@@ -73,10 +74,13 @@ impl Client {
 
     async fn read(&mut self) -> Result<Said> {
         loop {
-            let message = tokio::time::timeout(DEADLINE, self.socket.next()).await.context("nothing in time")?;
+            let message =
+                tokio::time::timeout(DEADLINE, self.socket.next()).await.context("nothing in time")?;
             match message.context("the connection ended without a close frame")?? {
                 Message::Text(text) => return self.said(serde_json::from_str(text.as_str())?).await,
-                Message::Close(frame) => return Ok(Said::Closed(frame.map_or(1005, |frame| frame.code.into()))),
+                Message::Close(frame) => {
+                    return Ok(Said::Closed(frame.map_or(1005, |frame| frame.code.into())));
+                }
                 Message::Ping(_) | Message::Pong(_) => {}
                 other => bail!("unexpected {other:?}"),
             }
@@ -175,7 +179,8 @@ impl Client {
 
     pub(crate) async fn join(&mut self, name: &str, capabilities: &Value) -> Result<Value> {
         let device = json!({ "flag": "test", "name": "Test", "version": "1" });
-        self.ask("join", json!({ "displayName": name, "device": device, "rtpCapabilities": capabilities })).await
+        self.ask("join", json!({ "displayName": name, "device": device, "rtpCapabilities": capabilities }))
+            .await
     }
 
     /// Opus, as a browser's offer would have it.

@@ -37,8 +37,12 @@ impl Server {
             command.args(["--workers", "1"]);
         }
         command.envs(environment.iter().copied()).env("NO_COLOR", "1");
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true).spawn()?;
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
         let mut lines = BufReader::new(child.stderr.take().context("stderr is piped")?).lines();
         let authority = tokio::time::timeout(DEADLINE, async {
             while let Some(line) = lines.next_line().await? {

@@ -60,7 +60,11 @@ impl ActiveSpeakerObserver {
     /// An observer of nobody yet.
     pub fn new(options: &wire::ActiveSpeakerObserverOptions) -> Self {
         let interval_ms = options.interval.clamp(INTERVAL_MS.0, INTERVAL_MS.1);
-        Self { interval: Duration::from_millis(u64::from(interval_ms)), speakers: BTreeMap::new(), dominant: None }
+        Self {
+            interval: Duration::from_millis(u64::from(interval_ms)),
+            speakers: BTreeMap::new(),
+            dominant: None,
+        }
     }
 
     /// How often it compares.
@@ -175,7 +179,8 @@ impl Speaker {
     fn push(&mut self, level: u8, now: Instant) {
         let elapsed = now.saturating_duration_since(self.heard_at);
         self.heard_at = now;
-        let steps = usize::try_from(elapsed.as_millis() / STEP.as_millis()).unwrap_or(LEVELS).clamp(1, LEVELS);
+        let steps =
+            usize::try_from(elapsed.as_millis() / STEP.as_millis()).unwrap_or(LEVELS).clamp(1, LEVELS);
         for _ in 0..steps {
             self.levels[self.next] = level;
             self.next = (self.next + 1) % LEVELS;

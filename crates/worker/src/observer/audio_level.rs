@@ -169,7 +169,9 @@ mod tests {
     }
 
     fn volumes(of: &[(usize, i8)]) -> Option<Event> {
-        Some(Event::Volumes(of.iter().map(|(index, dbov)| (ProducerIdx::from_usize(*index), *dbov)).collect()))
+        Some(Event::Volumes(
+            of.iter().map(|(index, dbov)| (ProducerIdx::from_usize(*index), *dbov)).collect(),
+        ))
     }
 
     #[test]
@@ -253,7 +255,8 @@ mod tests {
 
     #[test]
     fn options_are_checked_and_the_interval_is_bounded() {
-        let options = |threshold, interval| wire::AudioLevelObserverOptions { max_entries: 1, threshold, interval };
+        let options =
+            |threshold, interval| wire::AudioLevelObserverOptions { max_entries: 1, threshold, interval };
         assert!(matches!(AudioLevelObserver::new(&options(1, 1000)), Err(RequestError::Type(_))));
         assert!(AudioLevelObserver::new(&options(0, 1000)).is_ok());
         let interval = |asked| AudioLevelObserver::new(&options(-80, asked)).unwrap().interval();

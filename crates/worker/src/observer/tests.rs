@@ -3,7 +3,8 @@
 use mio::Poll;
 use worker_protocol::framing::{self, Decoder, Encoder};
 use worker_protocol::wire::{
-    direct_transport, message, producer, router as router_wire, rtp_observer, transport, worker as worker_wire,
+    direct_transport, message, producer, router as router_wire, rtp_observer, transport,
+    worker as worker_wire,
 };
 
 use super::*;
@@ -52,7 +53,11 @@ impl Driver {
             _poll: poll,
         };
         let router = worker_wire::CreateRouterRequest { router_id: ROUTER.to_owned() };
-        driver.ask("", Method::WorkerCreateRouter, request::Body::WorkerCreateRouterRequest(Box::new(router)));
+        driver.ask(
+            "",
+            Method::WorkerCreateRouter,
+            request::Body::WorkerCreateRouterRequest(Box::new(router)),
+        );
         let transport = router_wire::CreateDirectTransportRequest {
             transport_id: TRANSPORT.to_owned(),
             options: Box::new(direct_transport::DirectTransportOptions {
@@ -240,9 +245,9 @@ impl Driver {
                 let notification = notification::Notification {
                     handler_id: (*producer).to_owned(),
                     event: notification::Event::ProducerSend,
-                    body: Some(notification::Body::ProducerSendNotification(Box::new(producer::SendNotification {
-                        data,
-                    }))),
+                    body: Some(notification::Body::ProducerSendNotification(Box::new(
+                        producer::SendNotification { data },
+                    ))),
                 };
                 self.send(message::Body::Notification(Box::new(notification)));
             }
@@ -264,7 +269,9 @@ fn heard(notification: notification::Notification) -> Option<Heard> {
             Some(notification::Body::AudioLevelObserverVolumesNotification(body)),
         ) => {
             assert_eq!(notification.handler_id, VOLUMES);
-            Some(Heard::Volumes(body.volumes.into_iter().map(|entry| (entry.producer_id, entry.volume)).collect()))
+            Some(Heard::Volumes(
+                body.volumes.into_iter().map(|entry| (entry.producer_id, entry.volume)).collect(),
+            ))
         }
         (notification::Event::AudioLevelObserverSilence, None) => {
             assert_eq!(notification.handler_id, VOLUMES);
@@ -364,7 +371,10 @@ fn the_router_dump_shows_who_watches_whom() {
     let dump = driver.router_dump();
     assert_eq!(dump.rtp_observer_ids, [VOLUMES, SPEAKER]);
     let [entry] = dump.map_producer_id_observer_ids.as_slice() else { panic!("{dump:?}") };
-    assert_eq!((entry.key.as_str(), entry.values.as_slice()), ("ann", &[VOLUMES.to_owned(), SPEAKER.to_owned()][..]));
+    assert_eq!(
+        (entry.key.as_str(), entry.values.as_slice()),
+        ("ann", &[VOLUMES.to_owned(), SPEAKER.to_owned()][..])
+    );
     driver.close_observer(VOLUMES).unwrap();
     let dump = driver.router_dump();
     assert_eq!(dump.rtp_observer_ids, [SPEAKER]);
@@ -391,7 +401,9 @@ fn wrong_requests_are_refused_and_change_nothing() {
     assert_eq!(name(driver.create_level_observer(1)), "TypeError");
     let dump = driver.router_dump();
     assert_eq!(dump.rtp_observer_ids, [SPEAKER]);
-    assert!(dump.map_producer_id_observer_ids.iter().all(|entry| entry.key == "ann" || entry.values.is_empty()));
+    assert!(
+        dump.map_producer_id_observer_ids.iter().all(|entry| entry.key == "ann" || entry.values.is_empty())
+    );
 }
 
 #[test]

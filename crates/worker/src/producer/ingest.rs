@@ -204,6 +204,7 @@ impl Worker {
             stream.key_frames.force();
         }
         let next = [stream.recv.next_timeout(), stream.key_frames.next_timeout()].into_iter().flatten().min();
+        let encoding = stream.encoding_idx;
         let paused = producer.paused;
         let timer = producer.timer;
         if found.new {
@@ -211,6 +212,9 @@ impl Worker {
             self.timers.set_no_later_than(timer, now);
         } else if let Some(next) = next {
             self.timers.set_no_later_than(timer, next);
+        }
+        if accepted.restarted {
+            self.restart_consumers(index, encoding, now);
         }
         self.take_stream_events(index, found.position, now);
         if paused {
@@ -243,6 +247,23 @@ impl Worker {
         self.forward(index, found.position, &incoming, now);
         self.observe(index, &incoming, now);
         result
+    }
+
+    /// A sender numbers a stream anew: what follows belongs to nothing that Consumers got before, so that they start
+    /// over with a key frame.
+    fn restart_consumers(&mut self, index: ProducerIdx, encoding: u8, now: Instant) {
+        for consumer in self.producers[index].consumers.clone() {
+            let consumer = &mut self.consumers[consumer];
+            let streams = match consumer.forwarding.current_encoding() {
+                Some(current) if current == encoding => consumer.streams.first_mut(),
+                Some(_) => None,
+                None => consumer.streams.get_mut(usize::from(encoding)),
+            };
+            if let Some(stream) = streams {
+                stream.sync_required = true;
+            }
+        }
+        self.request_key_frame(index, encoding, now);
     }
 
     /// A stream appeared: Consumers may have waited for it.

@@ -241,8 +241,9 @@ fn after_a_long_pause_of_the_observer_everybody_can_be_dominant() {
 
 #[test]
 fn the_interval_is_bounded() {
-    let interval =
-        |asked| ActiveSpeakerObserver::new(&wire::ActiveSpeakerObserverOptions { interval: asked }).interval();
+    let interval = |asked| {
+        ActiveSpeakerObserver::new(&wire::ActiveSpeakerObserverOptions { interval: asked }).interval()
+    };
     assert_eq!(interval(0), Duration::from_millis(100));
     assert_eq!(interval(300), Duration::from_millis(300));
     assert_eq!(interval(u16::MAX), Duration::from_secs(5));
@@ -250,7 +251,8 @@ fn the_interval_is_bounded() {
 
 #[test]
 fn scores_follow_the_published_formula_and_are_never_zero() {
-    let spans = [(usize::from(UNITS), SILENCE_RATES[0]), (BLOCK, SILENCE_RATES[1]), (BLOCKS, SILENCE_RATES[2])];
+    let spans =
+        [(usize::from(UNITS), SILENCE_RATES[0]), (BLOCK, SILENCE_RATES[1]), (BLOCKS, SILENCE_RATES[2])];
     for (of, rate) in spans {
         assert!(score(0, of, rate) > 0.0, "no activity has a logarithm too");
         for active in 0..=of {
