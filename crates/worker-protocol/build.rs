@@ -10,7 +10,8 @@ fn main() {
         eprintln!("the schema does not compile; planus said why above");
         process::exit(1);
     };
-    let code = planus_codegen::generate_rust(&declarations, false).expect("planus renders what it translated");
+    let code =
+        planus_codegen::generate_rust(&declarations, false).expect("planus renders what it translated");
     let out = env::var_os("OUT_DIR").expect("cargo sets OUT_DIR for build scripts");
     fs::write(Path::new(&out).join("wire.rs"), code).expect("OUT_DIR is writable");
 }

@@ -14,11 +14,12 @@ use bench::hostile::{insider, messages};
 use bench::party::Party;
 use bench::router::{Media, Router};
 use rtc::srtp::Profile;
+use rtc::stun::{Class, IntegrityKey, Method, StunBuilder};
 
 /// Longer files are left out: the corpus is looked at by people too.
 const MAX_BYTES: usize = 900;
 /// Mutants of each kind.
-const MUTANTS: usize = 6;
+const MUTANTS: usize = 8;
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
@@ -42,9 +43,12 @@ fn main() -> Result<()> {
     let mut party = Party::new(&identity, &remote)?;
     party.endpoint.record();
     party.handshake()?;
-    let templates = insider::templates(&mut party, 1_000)?;
+    let mut templates = insider::templates(&mut party, 1_000)?;
+    templates.stun.truncate(1);
+    templates.stun.extend(more_stun());
 
-    let protoo: Vec<Vec<u8>> = messages::templates().iter().map(|value| value.to_string().into_bytes()).collect();
+    let protoo: Vec<Vec<u8>> =
+        messages::templates().iter().map(|value| value.to_string().into_bytes()).collect();
     let channel: Vec<Vec<u8>> = requests.templates().to_vec();
     for (kind, templates) in [
         ("stun", templates.stun),
@@ -66,4 +70,27 @@ fn main() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// STUN of the kinds that a peer of a lite server does not send by itself.
+fn more_stun() -> Vec<Vec<u8>> {
+    let key = IntegrityKey::new("password");
+    let write = |class, build: &dyn for<'b> Fn(StunBuilder<'b>) -> StunBuilder<'b>, key| {
+        let mut out = vec![0; 256];
+        let builder = StunBuilder::new(&mut out, class, Method::BINDING, &[7; 12]);
+        let len = build(builder).finish(key).unwrap_or(0);
+        out.truncate(len);
+        out
+    };
+    let address = |text: &str| text.parse().expect("an address of the documentation ranges");
+    let (v4, v6) = (address("192.0.2.1:5000"), address("[2001:db8::1]:5000"));
+    vec![
+        write(Class::Request, &|b| b.username("fragment", "other").nomination(3).priority(1), Some(&key)),
+        write(Class::Request, &|b| b.ice_controlled(9).username("fragment", "x").priority(1), Some(&key)),
+        write(Class::Request, &|b| b.software("nobody"), None),
+        write(Class::Indication, &|b| b, None),
+        write(Class::SuccessResponse, &|b| b.xor_mapped_address(v4), Some(&key)),
+        write(Class::SuccessResponse, &|b| b.xor_mapped_address(v6), Some(&key)),
+        write(Class::ErrorResponse, &|b| b.error_code(487, "role conflict"), Some(&key)),
+    ]
 }

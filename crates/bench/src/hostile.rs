@@ -3,7 +3,7 @@
 //! Everything random comes from a seed, which the report repeats. Attackers pace themselves by answers, never by the
 //! clock: what is tested is what the bytes do, not how many of them a machine can take.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use crate::peer::{self, Peer, Seat};
 use crate::protoo::{Incoming, Protoo};
 use crate::router::{Media, RemoteTransport};
 use crate::server::Server;
-use crate::source::Shape;
+use crate::source::{Shape, StreamCheck};
 use insider::{Insider, Streams};
 use messages::Outcome;
 use mutate::Mutator;
@@ -81,6 +81,8 @@ pub struct Report {
     pub key_frame_requests: [u64; 2],
     /// Packets that the bystanders got meanwhile. None was missing, none damaged.
     pub bystanders_received: u64,
+    /// What two peers in the room of a misbehaving one got of each other: neither was anything missing or damaged.
+    pub victims_received: u64,
     /// Counters that rose, by how much.
     pub counters: BTreeMap<String, f64>,
 }
@@ -97,14 +99,13 @@ pub async fn run(server: &Server, options: &Options) -> Result<Report> {
     ensure!(!workers.is_empty(), "process {} has no workers", server.pid);
     let counters_before = counters(server, &workers).await?;
 
-    let mut bystanders = Bystanders::start(&url, &identity).await?;
-    let mut victims = join_pair(&url, "hostile-victims", &identity).await?;
-    let mut intruder = Intruder::join(&url, "hostile-victims", &identity, 2 * victims.len()).await?;
+    let bystanders = Talkers::start(&url, "hostile-bystanders", &identity).await?;
+    let victims = Talkers::start(&url, "hostile-victims", &identity).await?;
+    let mut intruder = Intruder::join(&url, "hostile-victims", &identity, 4).await?;
     let probes = find_ports(&url, workers.len(), &identity).await?;
     let ports: Vec<SocketAddr> = probes.iter().map(|probe| probe.remote.address).collect();
 
-    let start = Instant::now();
-    let end = start + options.duration;
+    let end = Instant::now() + options.duration;
     let mut outsiders = Vec::new();
     for (i, probe) in probes.iter().enumerate() {
         let (identity, remote) = (Arc::clone(&identity), probe.remote.clone());
@@ -120,16 +121,13 @@ pub async fn run(server: &Server, options: &Options) -> Result<Report> {
         unauthenticated.add(&attack.await.context("an attack panicked")??);
     }
     let mut out_of_place = messages::use_wrong_order(&url).await?;
-    for victim in &victims {
+    for victim in &victims.peers {
         out_of_place += messages::use_foreign_ids(&mut intruder.protoo, &victim.held()).await?;
     }
-    let key_frame_requests = intruder.ask_for_key_frames(&victims, options.seed).await?;
+    let key_frame_requests = intruder.ask_for_key_frames(&victims.peers, options.seed).await?;
 
-    let bystanders_received = bystanders.check(start.elapsed()).await?;
-    for victim in &mut victims {
-        let streams = victim.streams();
-        ensure!(streams.values().all(|s| s.missing == 0 && s.damaged == 0), "a victim noticed: {streams:?}");
-    }
+    let bystanders_received = bystanders.check().context("the bystanders noticed")?;
+    let victims_received = victims.check().context("those in the intruder's room noticed")?;
     ensure!(server.workers()? == workers, "workers were {workers:?} and are {:?}", server.workers()?);
     server.held().context("the server is gone")?;
     let counters = wait_for_counters(server, &workers, &counters_before).await?;
@@ -144,60 +142,57 @@ pub async fn run(server: &Server, options: &Options) -> Result<Report> {
         out_of_place,
         key_frame_requests,
         bystanders_received,
+        victims_received,
         counters,
     })
 }
 
-async fn join_pair(url: &str, room: &str, identity: &Arc<Identity>) -> Result<Vec<Peer>> {
-    let mut peers = Vec::new();
-    for i in 0..2 {
-        let seat = Seat { url: url.into(), room_id: room.into(), peer_id: format!("{room}-{i}") };
-        peers.push(Peer::join(&seat, identity, &[Shape::AUDIO, Shape::THIN_VIDEO]).await?);
-    }
-    for peer in &mut peers {
-        peer.wait_for_media(2, 5, MEDIA_DEADLINE).await.with_context(|| format!("in {room}"))?;
-    }
-    Ok(peers)
-}
-
-/// Two peers who talk, and should not notice.
-struct Bystanders {
+/// Two peers who talk with each other, and should not notice anything.
+struct Talkers {
     peers: Vec<Peer>,
-    received_before: u64,
+    /// What each received of the other when it began. What an intruder sends them later is not their call.
+    before: Vec<HashMap<u32, StreamCheck>>,
+    since: Instant,
 }
 
-impl Bystanders {
-    async fn start(url: &str, identity: &Arc<Identity>) -> Result<Self> {
-        let peers = join_pair(url, "hostile-bystanders", identity).await?;
-        let received_before = received(&peers);
-        Ok(Self { peers, received_before })
-    }
-
-    /// Everything that was sent meanwhile has come, unharmed, and comes on.
-    async fn check(&mut self, elapsed: Duration) -> Result<u64> {
-        let during = received(&self.peers) - self.received_before;
-        let per_second = 2 * (Shape::AUDIO.packets_per_second() + Shape::THIN_VIDEO.packets_per_second());
-        let expected = elapsed.as_secs_f64() * f64::from(per_second);
-        ensure!(
-            during as f64 > LEAST_SHARE * expected,
-            "the bystanders' call stalled: {during} packets of about {expected:.0}"
-        );
-        for peer in &mut self.peers {
-            let streams = peer.streams();
-            ensure!(streams.len() == 2, "a bystander receives {} streams instead of two", streams.len());
-            ensure!(
-                streams.values().all(|s| s.missing == 0 && s.damaged == 0),
-                "a bystander's call was broken: {streams:?}"
-            );
-            let so_far = streams.values().map(|s| s.received).max().unwrap_or(0);
-            peer.wait_for_media(2, so_far.min(5), MEDIA_DEADLINE).await.context("after the attack")?;
+impl Talkers {
+    async fn start(url: &str, room: &str, identity: &Arc<Identity>) -> Result<Self> {
+        let shapes = [Shape::AUDIO, Shape::THIN_VIDEO];
+        let mut peers = Vec::new();
+        for i in 0..2 {
+            let seat = Seat { url: url.into(), room_id: room.into(), peer_id: format!("{room}-{i}") };
+            peers.push(Peer::join(&seat, identity, &shapes).await?);
         }
-        Ok(during)
+        for peer in &mut peers {
+            peer.wait_for_media(shapes.len(), 5, MEDIA_DEADLINE)
+                .await
+                .with_context(|| format!("in {room}"))?;
+        }
+        let before = peers.iter().map(Peer::streams).collect();
+        Ok(Self { peers, before, since: Instant::now() })
     }
-}
 
-fn received(peers: &[Peer]) -> u64 {
-    peers.iter().flat_map(|peer| peer.streams().into_values()).map(|stream| stream.received).sum()
+    /// Everything that was sent meanwhile has come, unharmed, and in about the time that it should take. Returns how
+    /// many packets it was.
+    fn check(&self) -> Result<u64> {
+        let per_second = 2 * (Shape::AUDIO.packets_per_second() + Shape::THIN_VIDEO.packets_per_second());
+        let expected = self.since.elapsed().as_secs_f64() * f64::from(per_second);
+        let mut received = 0;
+        for (peer, before) in self.peers.iter().zip(&self.before) {
+            let now = peer.streams();
+            for (ssrc, before) in before {
+                let stream = now.get(ssrc).context("a stream is gone")?;
+                ensure!(stream.missing == 0 && stream.damaged == 0, "stream {ssrc} was broken: {stream:?}");
+                ensure!(stream.received > before.received, "stream {ssrc} stalled: {stream:?}");
+                received += stream.received - before.received;
+            }
+        }
+        ensure!(
+            received as f64 > LEAST_SHARE * expected,
+            "a call stalled: {received} packets of about {expected:.0}"
+        );
+        Ok(received)
+    }
 }
 
 /// A transport of ours on a worker, with the session that holds it.
@@ -368,8 +363,11 @@ impl Intruder {
     }
 
     fn take(&mut self, seed: u64) -> Result<(Insider, Insider)> {
-        let (mut sender, mut receiver) =
-            self.sender.take().zip(self.receiver.take()).context("an attack that failed took the insiders along")?;
+        let (mut sender, mut receiver) = self
+            .sender
+            .take()
+            .zip(self.receiver.take())
+            .context("an attack that failed took the insiders along")?;
         sender.reseed(seed);
         receiver.reseed(seed + 1);
         Ok((sender, receiver))
@@ -391,12 +389,13 @@ async fn counters(server: &Server, workers: &[u32]) -> Result<BTreeMap<String, f
     Ok(all)
 }
 
-/// The file that a worker's environment names.
+/// The file that a worker's environment names, or its own in the folder that it names.
 fn counters_file(pid: u32) -> Option<PathBuf> {
     let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
     let mut variables = environment.split(|&byte| byte == 0);
     let value = variables.find_map(|variable| variable.strip_prefix(b"TUREEN_WORKER_COUNTERS="))?;
-    Some(PathBuf::from(std::str::from_utf8(value).ok()?))
+    let path = PathBuf::from(std::str::from_utf8(value).ok()?);
+    Some(if path.is_dir() { path.join(format!("{pid}.json")) } else { path })
 }
 
 /// Waits until the attack shows in the counters; returns those that rose.

@@ -83,7 +83,7 @@ impl Protoo {
         let pending = Pending::default();
         let tasks = [
             tokio::spawn(write(sink, outgoing_queue)),
-            tokio::spawn(read(stream, outgoing.clone(), Arc::clone(&pending), incoming_queue)),
+            tokio::spawn(read(stream, Arc::clone(&pending), incoming_queue)),
         ];
         Ok((Self { outgoing, pending, next_id: 1, tasks }, incoming))
     }
@@ -189,12 +189,7 @@ async fn write(mut sink: SplitSink<Socket, Message>, mut queue: mpsc::Receiver<M
     }
 }
 
-async fn read(
-    mut stream: SplitStream<Socket>,
-    outgoing: mpsc::Sender<Message>,
-    pending: Pending,
-    incoming: mpsc::Sender<Incoming>,
-) {
+async fn read(mut stream: SplitStream<Socket>, pending: Pending, incoming: mpsc::Sender<Incoming>) {
     let mut code = None;
     while let Some(Ok(message)) = stream.next().await {
         match message {
@@ -206,11 +201,7 @@ async fn read(
                     break;
                 }
             }
-            Message::Ping(payload) => {
-                if outgoing.send(Message::Pong(payload)).await.is_err() {
-                    break;
-                }
-            }
+            // Pings are answered by the library itself.
             Message::Close(frame) => code = frame.map(|f| u16::from(f.code)),
             _ => {}
         }

@@ -8,6 +8,9 @@ use crate::router::Media;
 /// Bytes of a payload before its running number: the longest descriptor here, rounded up.
 pub const NUMBER_OFFSET: usize = 16;
 
+/// A gap wider than a minute of any stream here is a forged number, not loss.
+const MAX_GAP: u64 = 1 << 16;
+
 /// The shape of a stream.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
@@ -179,6 +182,10 @@ impl StreamCheck {
         };
         match self.first {
             None => (self.first, self.highest) = (Some(number), number),
+            Some(_) if number > self.highest.saturating_add(MAX_GAP) => {
+                self.damaged += 1;
+                return;
+            }
             Some(_) if number > self.highest => {
                 self.missing_numbers.extend(self.highest + 1..number);
                 self.highest = number;
@@ -229,6 +236,11 @@ mod tests {
         let mut check = StreamCheck::default();
         check.note(&payload);
         assert_eq!((check.received, check.damaged), (0, 1));
+        let [first, mut second] = <[_; 2]>::try_from(payloads(2)).unwrap();
+        check.note(&first);
+        second[NUMBER_OFFSET] = 0x7f;
+        check.note(&second);
+        assert_eq!((check.received, check.missing, check.damaged), (1, 0, 2), "a number from nowhere");
     }
 
     #[test]

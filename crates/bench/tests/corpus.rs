@@ -55,7 +55,8 @@ fn stun_is_parsed_and_answered_without_panic() -> Result<()> {
     let tuple = Tuple { protocol: Protocol::Udp, local: 0, remote: "127.0.0.1:2".parse()? };
     replay("stun", |bytes| {
         let Ok(message) = StunMessage::parse(bytes) else { return false };
-        let _ = (message.username(), message.local_username_fragment(), message.priority(), message.software());
+        let _ =
+            (message.username(), message.local_username_fragment(), message.priority(), message.software());
         let _ = (message.xor_mapped_address(), message.error_code(), message.nomination());
         let _ = message.check_integrity(&key);
         let mut answer = [0; 256];
@@ -153,6 +154,8 @@ fn protoo_messages_are_json_where_they_are_valid() -> Result<()> {
 }
 
 fn srtp_receivers() -> Result<Vec<SrtpReceiver>> {
-    let receiver = |profile: Profile| SrtpReceiver::new(profile, &vec![1; profile.key_len()], &vec![2; profile.salt_len()]);
+    let receiver = |profile: Profile| {
+        SrtpReceiver::new(profile, &vec![1; profile.key_len()], &vec![2; profile.salt_len()])
+    };
     Ok(Profile::PREFERENCE.into_iter().map(receiver).collect::<Result<_, _>>()?)
 }

@@ -6,6 +6,7 @@ mod endpoints;
 mod metrics;
 mod page;
 mod serve;
+mod worker_counters;
 
 use std::process::ExitCode;
 

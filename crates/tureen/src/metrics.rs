@@ -1,14 +1,21 @@
 //! Prometheus text: gauges read when asked, counters as the crates count them.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use host::Host;
 use media::{ObjectCounts, WorkerPool, WorkerState};
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
-/// The recorder of this process.
+use crate::worker_counters::WorkerCounters;
+
+/// The recorder of this process, and where its workers leave their counters.
 #[derive(Clone)]
-pub(crate) struct Metrics(PrometheusHandle);
+pub(crate) struct Metrics {
+    recorder: PrometheusHandle,
+    workers: Arc<WorkerCounters>,
+}
 
 impl Metrics {
     /// Takes the place of the process' metrics recorder; there can be one.
@@ -33,7 +40,12 @@ impl Metrics {
         describe_counter!("tureen_signaling_errors_total", "Frames and requests that were refused, by what.");
         describe_counter!("tureen_signaling_refused_total", "Connections that were refused, by why.");
         describe_counter!("tureen_signaling_sessions_ended_total", "Sessions that ended, by why.");
-        Ok(Self(handle))
+        Ok(Self { recorder: handle, workers: Arc::new(WorkerCounters::new()?) })
+    }
+
+    /// What workers must find in their environment, so that their counters are among the metrics.
+    pub(crate) fn worker_environment(&self) -> (String, String) {
+        self.workers.environment()
     }
 
     /// All metrics of this moment.
@@ -56,7 +68,8 @@ impl Metrics {
             gauge.set(u32::try_from(value).map_or(f64::MAX, f64::from));
         }
         counter!("tureen_worker_deaths_total").absolute(workers.iter().map(|worker| worker.deaths).sum());
-        self.0.run_upkeep();
-        self.0.render()
+        self.workers.collect(&workers);
+        self.recorder.run_upkeep();
+        self.recorder.render()
     }
 }

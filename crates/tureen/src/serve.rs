@@ -31,7 +31,7 @@ const WORKERS_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Runs until SIGTERM or SIGINT.
 pub(crate) async fn serve(checked: Checked) -> Result<()> {
-    let pool_settings = checked.pool();
+    let mut pool_settings = checked.pool();
     let Checked { config, tls, log, workers, .. } = checked;
     tracing_subscriber::fmt()
         .with_env_filter(log)
@@ -49,6 +49,7 @@ pub(crate) async fn serve(checked: Checked) -> Result<()> {
     let address = listener.local_addr().context("cannot tell the listening address")?;
 
     let metrics = Metrics::install()?;
+    pool_settings.worker.environment.push(metrics.worker_environment());
     let pool = WorkerPool::start(pool_settings).await.context("cannot start the media workers")?;
     info!(workers, "media workers run");
     let host = Host::new(

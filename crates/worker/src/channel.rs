@@ -39,7 +39,12 @@ impl ChannelReader {
     /// # Errors
     /// What the kernel answered.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { pipe: non_blocking(fd)?, decoder: Decoder::default(), buffer: vec![0; READ_BYTES], ended: false })
+        Ok(Self {
+            pipe: non_blocking(fd)?,
+            decoder: Decoder::default(),
+            buffer: vec![0; READ_BYTES],
+            ended: false,
+        })
     }
 
     /// Reads everything that is there. Messages are then in [`ChannelReader::poll`].

@@ -14,7 +14,10 @@ pub struct Clock {
 
 impl Default for Clock {
     fn default() -> Self {
-        Self { start: Instant::now(), start_unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() }
+        Self {
+            start: Instant::now(),
+            start_unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+        }
     }
 }
 

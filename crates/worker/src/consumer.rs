@@ -156,7 +156,9 @@ impl Consumer {
                     kind: self.kind,
                     rtp_parameters: Box::new(self.parameters.wire.clone()),
                     consumable_rtp_encodings: self.consumable.clone(),
-                    supported_codec_payload_types: (0..128).filter(|pt| self.payload_types >> pt & 1 == 1).collect(),
+                    supported_codec_payload_types: (0..128)
+                        .filter(|pt| self.payload_types >> pt & 1 == 1)
+                        .collect(),
                     trace_event_types: self.traces.dump(),
                     paused: self.paused,
                     producer_paused: self.producer_paused,
@@ -188,12 +190,14 @@ impl Worker {
     ) -> RequestResult<transport::ConsumeResponse> {
         let index = self.consumers.next_index();
         let router = self.transports[transport].router;
-        let producer = self.routers[router].producers.get(&request.producer_id).copied().ok_or_else(|| {
-            RequestError::not_found(format!("Producer not found [producerId:{}]", request.producer_id))
-        })?;
+        let producer =
+            self.routers[router].producers.get(&request.producer_id).copied().ok_or_else(|| {
+                RequestError::not_found(format!("Producer not found [producerId:{}]", request.producer_id))
+            })?;
         let mut consumer = build_consumer(request, transport, producer, now)?;
         consumer.producer_paused = self.producers[producer].paused;
-        let ssrcs: Vec<u32> = consumer.parameters.encodings.iter().filter_map(|encoding| encoding.ssrc).collect();
+        let ssrcs: Vec<u32> =
+            consumer.parameters.encodings.iter().filter_map(|encoding| encoding.ssrc).collect();
         let rtx_ssrcs: Vec<u32> =
             consumer.parameters.encodings.iter().filter_map(|encoding| encoding.rtx_ssrc).collect();
         let source = &mut self.producers[producer];
@@ -209,7 +213,8 @@ impl Worker {
             paused: consumer.paused,
             producer_paused: consumer.producer_paused,
             score: Box::new(notify::score(&consumer, source)),
-            preferred_layers: (preferred.spatial > -1 && preferred.temporal > -1).then(|| Box::new(preferred.to_wire())),
+            preferred_layers: (preferred.spatial > -1 && preferred.temporal > -1)
+                .then(|| Box::new(preferred.to_wire())),
         };
         self.consumers.insert(consumer);
         if connected {
@@ -303,7 +308,9 @@ fn build_consumer(
         return Err(RequestError::type_error("wrong encoding in consumableRtpEncodings (missing ssrc)"));
     }
     if pipe && sources.len() != parameters.encodings.len() {
-        return Err(RequestError::type_error("number of rtpParameters.encodings and consumableRtpEncodings do not match"));
+        return Err(RequestError::type_error(
+            "number of rtpParameters.encodings and consumableRtpEncodings do not match",
+        ));
     }
     let stream_type = if pipe {
         rtp::Type::Pipe
@@ -379,7 +386,12 @@ fn build_consumer(
     })
 }
 
-fn build_stream(parameters: &RtpParameters, position: usize, encoding: &Encoding, now: Instant) -> ConsumerStream {
+fn build_stream(
+    parameters: &RtpParameters,
+    position: usize,
+    encoding: &Encoding,
+    now: Instant,
+) -> ConsumerStream {
     let codec = parameters.codec(encoding);
     let ssrc = encoding.ssrc.unwrap_or(0);
     let rtx = parameters

@@ -2,7 +2,7 @@
 //!
 //! The schema has no place for these. Where the environment variable `TUREEN_WORKER_COUNTERS` names a path, the worker
 //! writes them there once a second as one JSON object, into a file beside it that is then renamed: a reader never sees
-//! half of it.
+//! half of it. Where it names a folder, the file in it is called after the process: `PID.json`.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -99,7 +99,10 @@ pub struct CountersFile {
 impl CountersFile {
     /// The file that the environment names.
     pub fn from_environment() -> Option<Self> {
-        let path = PathBuf::from(env::var_os(VARIABLE)?);
+        let mut path = PathBuf::from(env::var_os(VARIABLE)?);
+        if path.is_dir() {
+            path.push(format!("{}.json", std::process::id()));
+        }
         let mut staging = path.clone().into_os_string();
         staging.push(".new");
         Some(Self { path, staging: staging.into() })

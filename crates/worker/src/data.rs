@@ -4,7 +4,9 @@
 use std::time::Instant;
 
 use worker_protocol::wire::request::{self, Method};
-use worker_protocol::wire::{data_consumer as consumer, data_producer as producer, notification, response, transport};
+use worker_protocol::wire::{
+    data_consumer as consumer, data_producer as producer, notification, response, transport,
+};
 
 use crate::error::{RequestError, RequestResult};
 use crate::table::{DataConsumerIdx, DataProducerIdx, RouterIdx, TransportIdx};
@@ -136,7 +138,10 @@ impl Worker {
         let router = self.transports[index].router;
         let producers = &self.routers[router].data_producers;
         let producer = producers.get(&request.data_producer_id).copied().ok_or_else(|| {
-            RequestError::not_found(format!("DataProducer not found [dataProducerId:{}]", request.data_producer_id))
+            RequestError::not_found(format!(
+                "DataProducer not found [dataProducerId:{}]",
+                request.data_producer_id
+            ))
         })?;
         let mut created = DataConsumer {
             id: request.data_consumer_id.clone(),
@@ -167,7 +172,9 @@ impl Worker {
         match (direct, options.direct, options.sctp.is_some()) {
             (_, false, false) => Err(RequestError::error("SCTP not enabled and not a direct Transport")),
             (true, true, _) => Ok(()),
-            (true, false, _) => Err(RequestError::type_error("cannot use type 'direct', not a direct Transport")),
+            (true, false, _) => {
+                Err(RequestError::type_error("cannot use type 'direct', not a direct Transport"))
+            }
             (false, _, false) => {
                 Err(RequestError::type_error("cannot use type 'sctp', SCTP not enabled in this Transport"))
             }
@@ -260,7 +267,9 @@ impl Worker {
         let timestamp = self.clock.unix_ms(now);
         let consumer = &mut self.data_consumers[index];
         let body = match (method, body) {
-            (Method::DataConsumerDump, _) => response::Body::DataConsumerDumpResponse(Box::new(consumer.dump())),
+            (Method::DataConsumerDump, _) => {
+                response::Body::DataConsumerDumpResponse(Box::new(consumer.dump()))
+            }
             (Method::DataConsumerGetStats, _) => {
                 response::Body::DataConsumerGetStatsResponse(Box::new(consumer::GetStatsResponse {
                     timestamp,
@@ -312,7 +321,12 @@ impl Worker {
     }
 
     /// A message that the driver hands in.
-    pub fn direct_data(&mut self, index: DataProducerIdx, message: &producer::SendNotification, now: Instant) {
+    pub fn direct_data(
+        &mut self,
+        index: DataProducerIdx,
+        message: &producer::SendNotification,
+        now: Instant,
+    ) {
         let producer = &mut self.data_producers[index];
         let len = message.data.len();
         let transport = &mut self.transports[producer.transport];

@@ -65,7 +65,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let descriptors = os::inherited_fd(READ_FD).and_then(|read| Ok((read, os::inherited_fd(WRITE_FD)?)));
     let (read, write) = match descriptors {
         Ok(descriptors) => descriptors,
-        Err(error) => return failed(EXIT_FAILURE, format!("the driver's descriptors 3 and 4 are not open: {error}")),
+        Err(error) => {
+            return failed(EXIT_FAILURE, format!("the driver's descriptors 3 and 4 are not open: {error}"));
+        }
     };
     os::ignore_signals();
     let result = EventLoop::new(settings, read, write, &version.to_string_lossy()).and_then(EventLoop::run);
@@ -110,7 +112,10 @@ impl EventLoop {
             }
             let now = Instant::now();
             let timeout = if self.readable.is_empty() {
-                self.worker.timers.next_deadline().map(|deadline| round_up(deadline.saturating_duration_since(now)))
+                self.worker
+                    .timers
+                    .next_deadline()
+                    .map(|deadline| round_up(deadline.saturating_duration_since(now)))
             } else {
                 Some(Duration::ZERO)
             };
@@ -178,7 +183,9 @@ impl EventLoop {
             }
             Ok(()) => Ok(()),
             // The driver closed its end while we had something to say: that is the end, not a failure.
-            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
+            {
                 self.worker.close();
                 Ok(())
             }

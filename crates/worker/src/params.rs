@@ -257,9 +257,11 @@ fn parse_codec(data: &mut wire::RtpCodecParameters) -> RequestResult<Codec> {
     data.channels = data.channels.filter(|channels| *channels > 1);
     let parameters = data.parameters.get_or_insert_default();
     let integer = |name: &str| {
-        parameters.iter().find(|parameter| parameter.name == name).and_then(|parameter| match &parameter.value {
-            wire::Value::Integer32(value) => Some(value.value),
-            _ => None,
+        parameters.iter().find(|parameter| parameter.name == name).and_then(|parameter| {
+            match &parameter.value {
+                wire::Value::Integer32(value) => Some(value.value),
+                _ => None,
+            }
         })
     };
     let apt = integer("apt");
@@ -273,7 +275,9 @@ fn parse_codec(data: &mut wire::RtpCodecParameters) -> RequestResult<Codec> {
         entry.parameter = entry.parameter.take().filter(|parameter| !parameter.is_empty());
     }
     let has = |kind: &str, parameter: &str| {
-        feedback.iter().any(|entry| entry.type_ == kind && entry.parameter.as_deref().unwrap_or("") == parameter)
+        feedback
+            .iter()
+            .any(|entry| entry.type_ == kind && entry.parameter.as_deref().unwrap_or("") == parameter)
     };
     Ok(Codec {
         kind,
@@ -397,7 +401,10 @@ mod tests {
             (parameters(vec![codec("VP8", 96, None)], 1), "wrong codec MIME"),
             (parameters(vec![codec("video/h265000", 96, None)], 1), "unknown codec MIME subtype 'h265000'"),
             (parameters(vec![codec("video/rtx", 97, None)], 1), "missing apt"),
-            (parameters(vec![codec("video/vp8", 96, None), codec("video/rtx", 97, Some(98))], 1), "non existing"),
+            (
+                parameters(vec![codec("video/vp8", 96, None), codec("video/rtx", 97, Some(98))], 1),
+                "non existing",
+            ),
             (parameters(vec![codec("video/vp8", 96, None), codec("video/vp9", 96, None)], 1), "duplicated"),
         ] {
             let error = RtpParameters::parse(data).unwrap_err();

@@ -3,10 +3,10 @@
 //! Range bindings remember which ports this worker holds, so that a full range is noticed without a system call per
 //! port; a port that another process holds is found out by trying.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::cell::RefCell;
 
 use rustc_hash::FxHashMap;
 use socket2::{Domain, Protocol as IpProtocol, Socket, Type};
@@ -92,7 +92,12 @@ impl PortManager {
         Ok(bound)
     }
 
-    fn bind_in_range(&mut self, info: &ListenInfo, ip: IpAddr, (min, max): (u16, u16)) -> RequestResult<Bound> {
+    fn bind_in_range(
+        &mut self,
+        info: &ListenInfo,
+        ip: IpAddr,
+        (min, max): (u16, u16),
+    ) -> RequestResult<Bound> {
         if max < min {
             return Err(RequestError::type_error("maxPort cannot be less than minPort"));
         }

@@ -325,7 +325,9 @@ fn check_mapping(parameters: &RtpParameters, mapping: &rtp::RtpMapping) -> Reque
     for encoding in &mapping.encodings {
         let named = encoding.ssrc.is_some() || encoding.rid.is_some();
         if mapping.encodings.len() > 1 && !named {
-            return Err(RequestError::type_error("wrong entry in rtpMapping.encodings (missing ssrc or rid)"));
+            return Err(RequestError::type_error(
+                "wrong entry in rtpMapping.encodings (missing ssrc or rid)",
+            ));
         }
         if mapping.encodings.len() == 1 && !named && parameters.mid.is_none() {
             return Err(RequestError::type_error(
@@ -337,7 +339,9 @@ fn check_mapping(parameters: &RtpParameters, mapping: &rtp::RtpMapping) -> Reque
         }
     }
     if parameters.encodings.len() != mapping.encodings.len() {
-        return Err(RequestError::type_error("rtpParameters.encodings size does not match rtpMapping.encodings size"));
+        return Err(RequestError::type_error(
+            "rtpParameters.encodings size does not match rtpMapping.encodings size",
+        ));
     }
     if parameters.encodings.len() > MAX_ENCODINGS {
         return Err(RequestError::type_error("too many encodings"));

@@ -139,7 +139,8 @@ impl Worker {
     /// Decrypts in place what came over SRTP; what came without is as it is. Returns the plaintext's length.
     pub fn unprotect(&mut self, index: TransportIdx, datagram: &mut [u8], rtcp: bool) -> Option<usize> {
         let Some(srtp) = &mut self.transports[index].srtp else { return Some(datagram.len()) };
-        let result = if rtcp { srtp.recv.unprotect_rtcp(datagram) } else { srtp.recv.unprotect_rtp(datagram) };
+        let result =
+            if rtcp { srtp.recv.unprotect_rtcp(datagram) } else { srtp.recv.unprotect_rtp(datagram) };
         match result {
             Ok(len) => Some(len),
             Err(error) => {
@@ -174,7 +175,12 @@ impl Worker {
         }
     }
 
-    fn find_producer(&mut self, index: TransportIdx, header: &RtpHeader, packet: &[u8]) -> Option<ProducerIdx> {
+    fn find_producer(
+        &mut self,
+        index: TransportIdx,
+        header: &RtpHeader,
+        packet: &[u8],
+    ) -> Option<ProducerIdx> {
         let transport = &mut self.transports[index];
         transport.listener.find_ssrc(header.ssrc.0).or_else(|| {
             let ids = &transport.recv_extensions;

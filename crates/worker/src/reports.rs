@@ -13,8 +13,8 @@ use worker_protocol::wire::{direct_transport, notification, rtp_parameters as rt
 use crate::consumer::rtcp_interval;
 use crate::params::CodecKind;
 use crate::table::{ConsumerIdx, ProducerIdx, TransportIdx};
-use crate::transport::close::RTCP_INTERVAL;
 use crate::transport::TransportKind;
+use crate::transport::close::RTCP_INTERVAL;
 use crate::worker::Worker;
 
 /// A compound packet is sent when it has grown to this size; with SRTCP and UDP it must fit an MTU.
@@ -45,10 +45,17 @@ impl Worker {
                     }
                 }
                 Packet::Nack(nack) => self.on_nack(index, nack.media_ssrc, nack.sequences(), now),
-                Packet::Pli(pli) => self.on_key_frame_request(index, pli.media_ssrc, KeyFrameRequest::Pli, now),
+                Packet::Pli(pli) => {
+                    self.on_key_frame_request(index, pli.media_ssrc, KeyFrameRequest::Pli, now)
+                }
                 Packet::Fir(fir) => {
                     for entry in fir.entries() {
-                        self.on_key_frame_request(index, entry.ssrc, KeyFrameRequest::Fir(entry.command), now);
+                        self.on_key_frame_request(
+                            index,
+                            entry.ssrc,
+                            KeyFrameRequest::Fir(entry.command),
+                            now,
+                        );
                     }
                 }
                 Packet::Xr(xr) => {
@@ -73,8 +80,9 @@ impl Worker {
             stream.recv.on_sender_report(info.ntp, info.rtp_timestamp, now);
             self.trace_producer_sender_report(producer, info, now);
             self.service_producer(producer, now);
-        } else if let Some(stream) =
-            streams.iter_mut().find(|stream| stream.recv.params().rtx.is_some_and(|rtx| rtx.ssrc == info.ssrc))
+        } else if let Some(stream) = streams
+            .iter_mut()
+            .find(|stream| stream.recv.params().rtx.is_some_and(|rtx| rtx.ssrc == info.ssrc))
         {
             stream.recv.on_rtx_sender_report(info.ntp, info.rtp_timestamp, now);
         }
@@ -117,7 +125,13 @@ impl Worker {
         self.scratch.repeats = repeats;
     }
 
-    fn on_key_frame_request(&mut self, index: TransportIdx, ssrc: Ssrc, request: KeyFrameRequest, now: Instant) {
+    fn on_key_frame_request(
+        &mut self,
+        index: TransportIdx,
+        ssrc: Ssrc,
+        request: KeyFrameRequest,
+        now: Instant,
+    ) {
         let Some(consumer_idx) = self.consumer_of(index, ssrc) else {
             self.counters.rtcp_unknown_ssrc += 1;
             return;
@@ -215,7 +229,12 @@ impl Worker {
         self.scratch.rtcp = rtcp;
     }
 
-    fn collect_report_blocks(&mut self, producer_idx: ProducerIdx, blocks: &mut Vec<ReportBlock>, now: Instant) {
+    fn collect_report_blocks(
+        &mut self,
+        producer_idx: ProducerIdx,
+        blocks: &mut Vec<ReportBlock>,
+        now: Instant,
+    ) {
         let producer = &mut self.producers[producer_idx];
         if !is_due(producer.last_rtcp_at, rtcp_interval(producer.kind), now) || producer.streams.is_empty() {
             return;
@@ -252,7 +271,13 @@ impl Worker {
     }
 
     /// Asks a publisher for a key frame.
-    pub fn send_key_frame_request(&mut self, index: TransportIdx, ssrc: u32, request: KeyFrameRequest, now: Instant) {
+    pub fn send_key_frame_request(
+        &mut self,
+        index: TransportIdx,
+        ssrc: u32,
+        request: KeyFrameRequest,
+        now: Instant,
+    ) {
         let mut rtcp = std::mem::take(&mut self.scratch.rtcp);
         rtcp.clear();
         match request {

@@ -31,11 +31,13 @@ impl Worker {
 
     /// Closes a Router with all that it holds. Nobody is told: the driver closed it.
     pub fn close_router(&mut self, index: RouterIdx) {
-        while let Some(observer) = self.routers.get(index).and_then(|router| router.observers.last().copied()) {
+        while let Some(observer) = self.routers.get(index).and_then(|router| router.observers.last().copied())
+        {
             self.close_observer(observer);
         }
         self.quietly(|worker| {
-            while let Some(transport) = worker.routers.get(index).and_then(|router| router.transports.last().copied())
+            while let Some(transport) =
+                worker.routers.get(index).and_then(|router| router.transports.last().copied())
             {
                 worker.close_transport(transport);
             }
@@ -73,11 +75,19 @@ impl Worker {
         response::Body::RouterDumpResponse(Box::new(wire::DumpResponse {
             id: router.id.clone(),
             transport_ids: router.transports.iter().map(|index| self.transports[*index].id.clone()).collect(),
-            rtp_observer_ids: router.observers.iter().map(|index| self.observers[*index].id.clone()).collect(),
+            rtp_observer_ids: router
+                .observers
+                .iter()
+                .map(|index| self.observers[*index].id.clone())
+                .collect(),
             map_producer_id_consumer_ids: producers()
                 .map(|producer| StringStringArray {
                     key: producer.id.clone(),
-                    values: producer.consumers.iter().map(|index| self.consumers[*index].id.clone()).collect(),
+                    values: producer
+                        .consumers
+                        .iter()
+                        .map(|index| self.consumers[*index].id.clone())
+                        .collect(),
                 })
                 .collect(),
             map_consumer_id_producer_id: producers()
@@ -91,13 +101,21 @@ impl Worker {
             map_producer_id_observer_ids: producers()
                 .map(|producer| StringStringArray {
                     key: producer.id.clone(),
-                    values: producer.observers.iter().map(|index| self.observers[*index].id.clone()).collect(),
+                    values: producer
+                        .observers
+                        .iter()
+                        .map(|index| self.observers[*index].id.clone())
+                        .collect(),
                 })
                 .collect(),
             map_data_producer_id_data_consumer_ids: data_producers()
                 .map(|producer| StringStringArray {
                     key: producer.id.clone(),
-                    values: producer.data_consumers.iter().map(|index| self.data_consumers[*index].id.clone()).collect(),
+                    values: producer
+                        .data_consumers
+                        .iter()
+                        .map(|index| self.data_consumers[*index].id.clone())
+                        .collect(),
                 })
                 .collect(),
             map_data_consumer_id_data_producer_id: data_producers()

@@ -40,7 +40,9 @@ impl RtpListener {
         for encoding in &parameters.encodings {
             for ssrc in [encoding.ssrc, encoding.rtx_ssrc.filter(|ssrc| *ssrc != 0)].into_iter().flatten() {
                 if self.ssrcs.contains_key(&ssrc) {
-                    return Err(RequestError::error(format!("ssrc already exists in RTP listener [ssrc:{ssrc}]")));
+                    return Err(RequestError::error(format!(
+                        "ssrc already exists in RTP listener [ssrc:{ssrc}]"
+                    )));
                 }
                 self.ssrcs.insert(ssrc, producer);
             }

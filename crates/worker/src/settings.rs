@@ -179,8 +179,10 @@ impl Settings {
             (Some(_), None) => return Err(SettingsError::MissingPrivateKeyFile),
             (None, Some(_)) => return Err(SettingsError::MissingCertificateFile),
             (Some(certificate), Some(private_key)) => {
-                std::fs::File::open(&certificate).map_err(|error| SettingsError::File("dtlsCertificateFile", error))?;
-                std::fs::File::open(&private_key).map_err(|error| SettingsError::File("dtlsPrivateKeyFile", error))?;
+                std::fs::File::open(&certificate)
+                    .map_err(|error| SettingsError::File("dtlsCertificateFile", error))?;
+                std::fs::File::open(&private_key)
+                    .map_err(|error| SettingsError::File("dtlsPrivateKeyFile", error))?;
                 Some((certificate, private_key))
             }
         };
@@ -211,9 +213,14 @@ mod tests {
 
     #[test]
     fn flags_are_read_as_the_driver_writes_them() {
-        let settings =
-            parse(&["--logLevel=DEBUG", "--logTag=ice", "--logTag=rtp", "--logTag=nonsense", "--rtcMinPort=4000"])
-                .unwrap();
+        let settings = parse(&[
+            "--logLevel=DEBUG",
+            "--logTag=ice",
+            "--logTag=rtp",
+            "--logTag=nonsense",
+            "--rtcMinPort=4000",
+        ])
+        .unwrap();
         assert_eq!(settings.log_level, LogLevel::Debug);
         assert!(settings.log_tags.contains(LogTag::Ice) && settings.log_tags.contains(LogTag::Rtp));
         assert!(!settings.log_tags.contains(LogTag::Dtls));
@@ -228,7 +235,10 @@ mod tests {
             (&["--rtcMinPort=1000", "--rtcMaxPort=999"], "rtcMaxPort cannot be less"),
             (&["--rtcMinPort=70000"], "invalid value of --rtcMinPort"),
             (&["--dtlsCertificateFile=/notfound/cert.pem"], "missing dtlsPrivateKeyFile"),
-            (&["--dtlsCertificateFile=/notfound/c", "--dtlsPrivateKeyFile=/notfound/k"], "dtlsCertificateFile: "),
+            (
+                &["--dtlsCertificateFile=/notfound/c", "--dtlsPrivateKeyFile=/notfound/k"],
+                "dtlsCertificateFile: ",
+            ),
             (&["--chicken=1"], "chicken"),
         ] {
             let error = parse(arguments).unwrap_err().to_string();

@@ -206,7 +206,9 @@ impl Sockets {
 
     /// Queues a copy of `bytes`.
     pub fn send(&mut self, path: Path, bytes: &[u8]) {
-        if let Some(space) = self.reserve(path.socket, bytes.len()).and_then(|space| space.get_mut(..bytes.len())) {
+        if let Some(space) =
+            self.reserve(path.socket, bytes.len()).and_then(|space| space.get_mut(..bytes.len()))
+        {
             space.copy_from_slice(bytes);
             self.commit(path, bytes.len());
         }

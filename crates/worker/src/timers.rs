@@ -104,7 +104,9 @@ impl<T: Copy> Timers<T> {
     }
 
     fn is_current(&self, version: u64, key: u32) -> bool {
-        self.timers.get(key as usize).is_some_and(|timer| timer.version == version && timer.deadline.is_some())
+        self.timers
+            .get(key as usize)
+            .is_some_and(|timer| timer.version == version && timer.deadline.is_some())
     }
 
     fn rebuild(&mut self) {

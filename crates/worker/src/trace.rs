@@ -93,7 +93,13 @@ impl Worker {
     }
 
     /// A packet that a Producer received.
-    pub fn trace_producer_rtp(&mut self, index: ProducerIdx, incoming: &Incoming<'_>, is_rtx: bool, now: Instant) {
+    pub fn trace_producer_rtp(
+        &mut self,
+        index: ProducerIdx,
+        incoming: &Incoming<'_>,
+        is_rtx: bool,
+        now: Instant,
+    ) {
         let traces = self.producers[index].traces;
         let (kind, info) = if traces.key_frame && incoming.info.key_frame {
             let info = producer::KeyFrameTraceInfo { rtp_packet: dump_packet(incoming), is_rtx };
@@ -155,7 +161,13 @@ impl Worker {
             octet_count: info.octet_count,
         };
         let info = Some(producer::TraceInfo::SrTraceInfo(Box::new(body)));
-        self.notify_producer_trace(index, producer::TraceEventType::Sr, common::TraceDirection::In, info, now);
+        self.notify_producer_trace(
+            index,
+            producer::TraceEventType::Sr,
+            common::TraceDirection::In,
+            info,
+            now,
+        );
     }
 
     /// A NACK that a Consumer received.
@@ -190,7 +202,14 @@ impl Worker {
         };
         if wanted {
             let timestamp = self.clock.unix_ms(now);
-            notify_consumer(&mut self.outbox, consumer, timestamp, kind, common::TraceDirection::In, Some(info));
+            notify_consumer(
+                &mut self.outbox,
+                consumer,
+                timestamp,
+                kind,
+                common::TraceDirection::In,
+                Some(info),
+            );
         }
     }
 }

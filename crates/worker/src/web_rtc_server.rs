@@ -78,7 +78,11 @@ impl WebRtcServer {
             id: self.id.clone(),
             udp_sockets: of(Protocol::Udp),
             tcp_servers: of(Protocol::Tcp),
-            web_rtc_transport_ids: self.transports.iter().map(|index| transports[*index].id.clone()).collect(),
+            web_rtc_transport_ids: self
+                .transports
+                .iter()
+                .map(|index| transports[*index].id.clone())
+                .collect(),
             local_ice_username_fragments: self
                 .username_fragments
                 .iter()
@@ -104,7 +108,8 @@ pub fn candidates(
             Protocol::Udp => (options.enable_udp, options.prefer_udp),
             Protocol::Tcp => (options.enable_tcp, options.prefer_tcp),
         };
-        let preference = LOCAL_PREFERENCE.saturating_sub(decrement) + if preferred { PREFERRED_BONUS } else { 0 };
+        let preference =
+            LOCAL_PREFERENCE.saturating_sub(decrement) + if preferred { PREFERRED_BONUS } else { 0 };
         decrement += LOCAL_PREFERENCE_STEP;
         if !enabled {
             continue;
@@ -165,7 +170,11 @@ impl Worker {
     }
 
     /// Opens sockets for `infos`; when one fails, those before it are closed again.
-    pub fn open_entries(&mut self, infos: &[ListenInfo], owner: SocketOwner) -> RequestResult<Vec<ListenEntry>> {
+    pub fn open_entries(
+        &mut self,
+        infos: &[ListenInfo],
+        owner: SocketOwner,
+    ) -> RequestResult<Vec<ListenEntry>> {
         let mut entries = Vec::with_capacity(infos.len());
         for info in infos {
             match self.sockets.open(info, self.port_range, owner) {
@@ -188,7 +197,8 @@ impl Worker {
 
     /// Closes a server: first the transports, which say goodbye through its sockets, then those.
     pub fn close_web_rtc_server(&mut self, index: WebRtcServerIdx) {
-        while let Some(transport) = self.web_rtc_servers.get(index).and_then(|server| server.transports.last().copied())
+        while let Some(transport) =
+            self.web_rtc_servers.get(index).and_then(|server| server.transports.last().copied())
         {
             self.close_transport(transport);
         }
@@ -215,6 +225,9 @@ mod tests {
     #[test]
     fn the_first_listener_has_the_highest_priority() {
         assert_eq!(candidate_priority(LOCAL_PREFERENCE), 1_076_302_079);
-        assert!(candidate_priority(LOCAL_PREFERENCE) > candidate_priority(LOCAL_PREFERENCE - LOCAL_PREFERENCE_STEP));
+        assert!(
+            candidate_priority(LOCAL_PREFERENCE)
+                > candidate_priority(LOCAL_PREFERENCE - LOCAL_PREFERENCE_STEP)
+        );
     }
 }

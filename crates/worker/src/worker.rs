@@ -27,8 +27,8 @@ use crate::scratch::Scratch;
 use crate::settings::{LogLevel, LogTag, LogTags, Settings};
 use crate::sockets::Sockets;
 use crate::table::{
-    ConsumerIdx, DataConsumerIdx, DataProducerIdx, ProducerIdx, RouterIdx, RtpObserverIdx, Table, TransportIdx,
-    WebRtcServerIdx,
+    ConsumerIdx, DataConsumerIdx, DataProducerIdx, ProducerIdx, RouterIdx, RtpObserverIdx, Table,
+    TransportIdx, WebRtcServerIdx,
 };
 use crate::timers::{TimerKey, Timers};
 use crate::transport::web_rtc::create::wire_fingerprint;
@@ -153,7 +153,12 @@ const COUNTERS_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Worker {
     /// A worker without objects, whose sockets wake the poll of `registry`.
-    pub fn new(settings: &Settings, registry: Registry, pid: u32, version: &str) -> Result<Self, WorkerError> {
+    pub fn new(
+        settings: &Settings,
+        registry: Registry,
+        pid: u32,
+        version: &str,
+    ) -> Result<Self, WorkerError> {
         let mut timers = Timers::default();
         let connections_timer = timers.create(Timer::Connections);
         let counters_file = CountersFile::from_environment().map(|file| {
@@ -255,13 +260,17 @@ impl Worker {
     pub fn handle_message(&mut self, bytes: &[u8], now: Instant) {
         let parsed = framing::read(bytes).and_then(|message| Ok(message::Message::try_from(message)?));
         match parsed {
-            Ok(message::Message { data: message::Body::Request(request) }) => self.handle_request(*request, now),
+            Ok(message::Message { data: message::Body::Request(request) }) => {
+                self.handle_request(*request, now)
+            }
             Ok(message::Message { data: message::Body::Notification(notification) }) => {
                 self.handle_notification(*notification, now);
             }
             Ok(_) => {
                 self.counters.channel_malformed += 1;
-                self.outbox.error(|| "discarding a channel message that is neither request nor notification".to_owned());
+                self.outbox.error(|| {
+                    "discarding a channel message that is neither request nor notification".to_owned()
+                });
             }
             Err(error) => {
                 self.counters.channel_malformed += 1;
@@ -345,15 +354,18 @@ impl Worker {
             (Method::WorkerGetResourceUsage, _) => Ok(Some(resource_usage()?)),
             (Method::WorkerUpdateSettings, Some(request::Body::WorkerUpdateSettingsRequest(body))) => {
                 if let Some(level) = &body.log_level {
-                    self.outbox.log_level =
-                        LogLevel::parse(level).map_err(|error| RequestError::type_error(error.to_string()))?;
+                    self.outbox.log_level = LogLevel::parse(level)
+                        .map_err(|error| RequestError::type_error(error.to_string()))?;
                 }
                 if let Some(tags) = &body.log_tags {
                     self.outbox.log_tags = LogTags::parse(tags.iter().map(String::as_str));
                 }
                 Ok(None)
             }
-            (Method::WorkerCreateWebRtcServer, Some(request::Body::WorkerCreateWebRtcServerRequest(body))) => {
+            (
+                Method::WorkerCreateWebRtcServer,
+                Some(request::Body::WorkerCreateWebRtcServerRequest(body)),
+            ) => {
                 let id = body.web_rtc_server_id;
                 self.check_no_handler(&id, "WebRtcServer")?;
                 let index = self.web_rtc_servers.next_index();
@@ -416,8 +428,9 @@ impl Worker {
             ) => self.direct_data(index, &body, now),
             (_, event, _) => {
                 self.counters.channel_malformed += 1;
-                self.outbox
-                    .error(|| format!("notification failed: nothing handles {event:?} of {}", notification.handler_id));
+                self.outbox.error(|| {
+                    format!("notification failed: nothing handles {event:?} of {}", notification.handler_id)
+                });
             }
         }
     }
@@ -425,7 +438,9 @@ impl Worker {
     /// Refuses an id that something has already.
     pub fn check_no_handler(&self, id: &str, what: &str) -> RequestResult<()> {
         if self.handlers.contains_key(id) {
-            return Err(RequestError::error(format!("a {what} (or something else) with the same id already exists")));
+            return Err(RequestError::error(format!(
+                "a {what} (or something else) with the same id already exists"
+            )));
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::json;
 use tests::{Network, Server, run_scenario};
 
@@ -71,13 +71,29 @@ fn a_call_returns_after_ten_seconds_without_udp() -> Result<()> {
     Ok(())
 }
 
+/// Deaths that a server takes within a minute before it leaves a worker dead for a while: five of one worker. Each server
+/// of this test sees fewer.
+const KILLS_A_SERVER: usize = 4;
+const SERVERS: usize = 5;
+
 #[test]
 fn a_killed_worker_s_calls_return_within_two_seconds() -> Result<()> {
-    let server = Server::options().set("--workers", "2").start()?;
-    let before = server.workers()?;
-    assert_eq!(before.len(), 2, "two workers were asked for");
-    let args = json!({ "serverPid": server.pid(), "runs": 20, "limitMs": 2000 });
-    run_scenario("worker-kill", &server, &args, minutes(8))?;
-    assert!(server.workers()?.is_disjoint(&before), "twenty kills replace both workers");
+    let mut times: Vec<u64> = Vec::new();
+    for _ in 0..SERVERS {
+        let server = Server::options().set("--workers", "2").start()?;
+        let before = server.workers()?;
+        assert_eq!(before.len(), 2, "two workers were asked for");
+        let args = json!({ "serverPid": server.pid(), "runs": KILLS_A_SERVER, "limitMs": 2000 });
+        let result = run_scenario("worker-kill", &server, &args, minutes(3))?;
+        let measured = result["milliseconds"].as_array().context("the scenario gives its times")?;
+        times.extend(measured.iter().filter_map(serde_json::Value::as_u64));
+        assert_ne!(server.workers()?, before, "a killed worker is replaced");
+    }
+    times.sort_unstable();
+    assert_eq!(times.len(), KILLS_A_SERVER * SERVERS);
+    println!(
+        "kill -9 of a worker to video on both pages: median {} ms, worst {} ms of 20",
+        times[10], times[19]
+    );
     Ok(())
 }

@@ -47,7 +47,13 @@ impl Insider {
     /// # Errors
     /// Where no socket can be bound.
     pub fn new(party: Party, remote: &RemoteTransport, streams: Streams, seed: u64) -> Result<Self> {
-        Ok(Self { party, fence: Fence::new(remote)?, streams, mutator: Mutator::new(seed), indexes: HashMap::new() })
+        Ok(Self {
+            party,
+            fence: Fence::new(remote)?,
+            streams,
+            mutator: Mutator::new(seed),
+            indexes: HashMap::new(),
+        })
     }
 
     /// Goes on with another sequence of garbage.
@@ -225,7 +231,11 @@ pub fn compounds(sources: &[u32]) -> Vec<Vec<u8>> {
 ///
 /// # Errors
 /// Where no socket can be bound, or ICE is not answered.
-pub fn vandalized_handshake(identity: &Identity, remote: &RemoteTransport, mutator: &mut Mutator) -> Result<()> {
+pub fn vandalized_handshake(
+    identity: &Identity,
+    remote: &RemoteTransport,
+    mutator: &mut Mutator,
+) -> Result<()> {
     let mut endpoint = Endpoint::new(identity, remote, Instant::now())?;
     let local = if remote.address.is_ipv6() { "[::1]:0" } else { "127.0.0.1:0" };
     let socket = UdpSocket::bind(local).context("cannot bind a loopback socket")?;
@@ -282,7 +292,8 @@ pub fn templates(party: &mut Party, ssrc: u32) -> Result<Templates> {
         let mut source = Source::new(shape, ssrc, shape.media.payload_type(), Some((1, "0".into())));
         for packet in source.frame().into_iter().take(2) {
             templates.learn([&packet.header[..], &packet.payload].concat());
-            templates.learn(party.endpoint.protect_rtp(&packet.header, &packet.payload, packet.index)?.to_vec());
+            templates
+                .learn(party.endpoint.protect_rtp(&packet.header, &packet.payload, packet.index)?.to_vec());
         }
     }
     for plain in compounds(&[ssrc]) {

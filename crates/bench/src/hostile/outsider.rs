@@ -165,7 +165,8 @@ impl Outsiders {
                     account.bytes_out += len as u64;
                 }
                 // An ICMP error of before, or a full buffer: that datagram did not leave.
-                Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::WouldBlock) => {}
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::WouldBlock) => {}
                 Err(error) => return Err(error).context("cannot send"),
             }
         }
@@ -231,9 +232,14 @@ impl Outsiders {
     /// method that no one asks.
     fn forged_stun(&mut self) -> Vec<u8> {
         let mut out = vec![0; 512];
-        let class = [Class::Request, Class::Request, Class::Indication, Class::SuccessResponse, Class::ErrorResponse];
+        let class =
+            [Class::Request, Class::Request, Class::Indication, Class::SuccessResponse, Class::ErrorResponse];
         let class = class[self.mutator.below(class.len())];
-        let method = if self.mutator.below(4) == 0 { Method(self.mutator.below(0x1000) as u16) } else { Method::BINDING };
+        let method = if self.mutator.below(4) == 0 {
+            Method(self.mutator.below(0x1000) as u16)
+        } else {
+            Method::BINDING
+        };
         let transaction = self.mutator.random(12, 12).try_into().expect("twelve bytes were asked for");
         let mut builder = StunBuilder::new(&mut out, class, method, &transaction);
         let fragment = match self.mutator.below(4) {
@@ -245,7 +251,8 @@ impl Outsiders {
             builder = builder.username(&fragment, "guess");
         }
         if self.mutator.below(8) != 0 {
-            builder = builder.priority(self.mutator.number()).ice_controlling(u64::from(self.mutator.number()));
+            builder =
+                builder.priority(self.mutator.number()).ice_controlling(u64::from(self.mutator.number()));
         }
         if self.mutator.below(2) == 0 {
             builder = builder.use_candidate();

@@ -76,7 +76,8 @@ fn damaged_requests_leave_the_worker_serving() -> Result<()> {
 fn a_method_with_any_handler_and_any_body_is_refused_or_served() -> Result<()> {
     let (mut router, requests) = router_and_templates()?;
     assert!(!requests.templates().is_empty());
-    let handlers = ["", "router", "webrtc-server", "transport-1", "producer-2", "consumer-3", "\u{0}", "nobody"];
+    let handlers =
+        ["", "router", "webrtc-server", "transport-1", "producer-2", "consumer-3", "\u{0}", "nobody"];
     let mut encoder = Encoder::default();
     let bodies: Vec<Option<request::Body>> = requests.bodies().map(Some).chain([None]).collect();
     let mut id = STRAY_ID;
@@ -134,6 +135,10 @@ fn a_message_that_never_ends_keeps_nobody_waiting() -> Result<()> {
     worker.write_raw(&(MAX_MESSAGE_BYTES as u32).to_le_bytes())?;
     worker.write_raw(&[0; 100_000])?;
     worker.close_channel()?;
-    assert_eq!(worker.wait_for_exit(Duration::from_secs(3))?.code(), Some(0), "the driver went away, as it may");
+    assert_eq!(
+        worker.wait_for_exit(Duration::from_secs(3))?.code(),
+        Some(0),
+        "the driver went away, as it may"
+    );
     Ok(())
 }

@@ -121,7 +121,14 @@ fn insiders_harm_nobody_but_themselves() -> Result<()> {
         let own = Streams { producer: 7_000, consumer: 7_100 };
         let producer = router.produce(&remote.id, Media::Video, own.producer, Some(own.producer + 1))?;
         router.produce(&remote.id, Media::Audio, 7_010, None)?;
-        router.consume(&remote.id, &producer, Media::Video, own.producer, own.consumer, Some(own.consumer + 1))?;
+        router.consume(
+            &remote.id,
+            &producer,
+            Media::Video,
+            own.producer,
+            own.consumer,
+            Some(own.consumer + 1),
+        )?;
         let mut insider = Insider::new(party, &remote, own, seed)?;
         let end = Instant::now() + Duration::from_secs(2);
         while Instant::now() < end {
@@ -131,7 +138,14 @@ fn insiders_harm_nobody_but_themselves() -> Result<()> {
     })?;
     assert_risen(
         &counters,
-        &["dtls_errors", "early_media", "rtp_malformed", "rtp_no_producer", "rtcp_malformed", "rtcp_unknown_ssrc"],
+        &[
+            "dtls_errors",
+            "early_media",
+            "rtp_malformed",
+            "rtp_no_producer",
+            "rtcp_malformed",
+            "rtcp_unknown_ssrc",
+        ],
     );
     Ok(())
 }

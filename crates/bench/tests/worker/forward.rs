@@ -63,7 +63,10 @@ fn a_late_joiner_starts_with_a_key_frame_made_for_it() -> Result<()> {
     let video = late.stream(late.video_ssrc);
     let sent = &call.publisher.sent[0];
     let expected = &sent[sent.len() - frame..];
-    assert!(video.iter().map(|packet| &packet.payload).eq(expected), "the whole key frame and nothing before it");
+    assert!(
+        video.iter().map(|packet| &packet.payload).eq(expected),
+        "the whole key frame and nothing before it"
+    );
     Ok(())
 }
 

@@ -121,7 +121,8 @@ impl Publisher {
         let expected = self.sent[0].len() + self.sent[1].len();
         for subscriber in subscribers {
             let party = &mut subscriber.party;
-            let arrived = party.wait_until("next packets", PATIENCE, |party| party.received.len() >= expected);
+            let arrived =
+                party.wait_until("next packets", PATIENCE, |party| party.received.len() >= expected);
             arrived.with_context(|| format!("{} of {expected} packets arrived", party.received.len()))?;
         }
         Ok(())
@@ -163,7 +164,11 @@ impl Subscriber {
             assert_eq!(received.len(), sent.len(), "{media:?}");
             for (packet, sent) in received.iter().zip(sent) {
                 assert_eq!(packet.payload_type, media.payload_type());
-                assert!(packet.payload == *sent, "{media:?} payload of packet {} was changed", packet.sequence);
+                assert!(
+                    packet.payload == *sent,
+                    "{media:?} payload of packet {} was changed",
+                    packet.sequence
+                );
             }
             for pair in received.windows(2) {
                 assert_eq!(pair[1].sequence, pair[0].sequence.wrapping_add(1), "{media:?}");

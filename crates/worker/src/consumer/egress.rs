@@ -232,7 +232,12 @@ fn restore<'p>(
 
 impl Consumer {
     /// Whether and how a packet goes out.
-    fn admit(&mut self, incoming: &Incoming<'_>, streams: &[ProducerStream], now: Instant) -> Option<Admission> {
+    fn admit(
+        &mut self,
+        incoming: &Incoming<'_>,
+        streams: &[ProducerStream],
+        now: Instant,
+    ) -> Option<Admission> {
         let position = match &mut self.forwarding {
             Forwarding::Pipe => usize::from(incoming.encoding),
             Forwarding::Simple | Forwarding::Svc { .. } => 0,
@@ -283,7 +288,11 @@ impl Egress<'_> {
             origin_seq: incoming.seq,
             timestamp_offset: admission.timestamp_offset,
             codec: [high, low, picture.tl0_picture_index],
-            transport_seq: if consumer.ids.transport_wide_cc == 0 { 0 } else { transport.next_transport_seq() },
+            transport_seq: if consumer.ids.transport_wide_cc == 0 {
+                0
+            } else {
+                transport.next_transport_seq()
+            },
             abs_send_time: if consumer.ids.abs_send_time == 0 {
                 0
             } else {
@@ -394,7 +403,8 @@ impl Egress<'_> {
         };
         let written = match &transport.srtp {
             Some(srtp) => {
-                let space = self.sockets.reserve(path.socket, plain_len + srtp.send.profile().rtp_overhead())?;
+                let space =
+                    self.sockets.reserve(path.socket, plain_len + srtp.send.profile().rtp_overhead())?;
                 match srtp.send.protect_rtp(header, payload, target.index, space) {
                     Ok(written) => written,
                     Err(_) => {
@@ -416,7 +426,14 @@ impl Egress<'_> {
     }
 
     fn trace(&mut self, consumer: &Consumer, incoming: &Incoming<'_>, sent: &SentPacket, is_rtx: bool) {
-        crate::trace::consumer_rtp(self.outbox, self.clock.unix_ms(self.now), consumer, incoming, sent, is_rtx);
+        crate::trace::consumer_rtp(
+            self.outbox,
+            self.clock.unix_ms(self.now),
+            consumer,
+            incoming,
+            sent,
+            is_rtx,
+        );
     }
 }
 

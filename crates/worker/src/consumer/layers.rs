@@ -180,7 +180,8 @@ impl Simulcast {
             return None;
         }
         let known = payload_types >> incoming.payload_type & 1 == 1 && !incoming.payload.is_empty();
-        let switching = layer == self.target.spatial && (layer != self.current.spatial || stream.sync_required);
+        let switching =
+            layer == self.target.spatial && (layer != self.current.spatial || stream.sync_required);
         if switching && known && incoming.info.key_frame {
             return self.switch(stream, incoming, streams, now);
         }
@@ -217,10 +218,7 @@ impl Simulcast {
         // A gap of one number tells the receiver that the frame before was not finished.
         stream.sequence.sync(incoming.seq.saturating_sub(u64::from(!self.frame_ended)));
         stream.sync_required = false;
-        self.current = Layers {
-            spatial: self.target.spatial,
-            temporal: self.current_temporal_layer(),
-        };
+        self.current = Layers { spatial: self.target.spatial, temporal: self.current_temporal_layer() };
         self.note_sent(incoming, now);
         let effect = Some(Effect::Started { seq: incoming.seq });
         admission(stream, incoming, Step { timestamp_offset: self.timestamp_offset, picture, effect })
@@ -254,17 +252,23 @@ impl Simulcast {
 
     /// What must be added to the timestamps of the stream that starts now, so that they go on where those before were:
     /// by the sender reports of both streams where there are any, else by the time that has passed.
-    fn align(&mut self, incoming: &Incoming<'_>, streams: &[ProducerStream], clock_rate: u32, now: Instant) -> u32 {
+    fn align(
+        &mut self,
+        incoming: &Incoming<'_>,
+        streams: &[ProducerStream],
+        clock_rate: u32,
+        now: Instant,
+    ) -> u32 {
         let timestamp = incoming.header.timestamp;
         let Some((newest, sent_at)) = self.newest else {
             self.reference = Some(incoming.encoding);
             return 0;
         };
-        let elapsed_us = u64::try_from(now.saturating_duration_since(sent_at).as_micros()).unwrap_or(u64::MAX);
+        let elapsed_us =
+            u64::try_from(now.saturating_duration_since(sent_at).as_micros()).unwrap_or(u64::MAX);
         let elapsed = ticks(elapsed_us, clock_rate);
         let by_reports = self.offset_by_reports(incoming.encoding, streams, clock_rate);
-        let offset =
-            by_reports.unwrap_or_else(|| newest.wrapping_add(elapsed).wrapping_sub(timestamp));
+        let offset = by_reports.unwrap_or_else(|| newest.wrapping_add(elapsed).wrapping_sub(timestamp));
         if by_reports.is_none() {
             self.reference = None;
         }
@@ -283,7 +287,10 @@ impl Simulcast {
             return Some(0);
         }
         let report = |encoding: u8| {
-            streams.iter().find(|stream| stream.encoding_idx == encoding).and_then(|stream| stream.recv.sender_report())
+            streams
+                .iter()
+                .find(|stream| stream.encoding_idx == encoding)
+                .and_then(|stream| stream.recv.sender_report())
         };
         let (reference, ours) = (report(reference)?, report(encoding)?);
         // NTP time is 32.32 fixed point; the distance fits 64 bits signed.
@@ -333,11 +340,8 @@ impl Worker {
         let Some(consumer) = self.consumers.get_mut(index) else { return };
         let active = consumer.is_active();
         let Forwarding::Simulcast(simulcast) = &mut consumer.forwarding else { return };
-        let target = if active {
-            simulcast.choose(&self.producers[consumer.producer].streams)
-        } else {
-            Layers::NONE
-        };
+        let target =
+            if active { simulcast.choose(&self.producers[consumer.producer].streams) } else { Layers::NONE };
         if target == simulcast.target {
             return;
         }
@@ -376,7 +380,9 @@ impl Worker {
             }
         };
         self.deferred.push(crate::worker::Deferred::ConsumerLayers(index));
-        wire::SetPreferredLayersResponse { preferred_layers: preferred_layers.map(|layers| Box::new(layers.to_wire())) }
+        wire::SetPreferredLayersResponse {
+            preferred_layers: preferred_layers.map(|layers| Box::new(layers.to_wire())),
+        }
     }
 
     /// A Consumer's Transport can send.

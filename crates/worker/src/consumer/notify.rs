@@ -47,9 +47,9 @@ impl Worker {
         self.outbox.notify(
             &consumer.id,
             notification::Event::ConsumerLayersChange,
-            Some(notification::Body::ConsumerLayersChangeNotification(Box::new(wire::LayersChangeNotification {
-                layers,
-            }))),
+            Some(notification::Body::ConsumerLayersChangeNotification(Box::new(
+                wire::LayersChangeNotification { layers },
+            ))),
         );
     }
 }

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use rtc::codec::{self, vp8};
 use rtc::rtp::{RtpError, RtpHeader, Ssrc, rtx};
+use rtc::stream::RtxParams;
 use rtc::stream::key_frame::KeyFrameRequests;
 use rtc::stream::recv::{IncomingPacket, RecvEvent, RecvStream, Verdict};
 use rtc::stream::store::PacketStore;
-use rtc::stream::RtxParams;
 use worker_protocol::wire::{notification, producer as wire, rtp_parameters as rtp};
 
 use super::{Producer, ProducerStream};
@@ -73,7 +73,10 @@ impl Producer {
         let single = encodings.len() == 1;
         let (encoding_idx, rtx) = encodings.iter().enumerate().find_map(|(index, encoding)| {
             let media = encoding.payload_type == header.payload_type;
-            let rtx = self.parameters.rtx_codec(encoding).is_some_and(|rtx| rtx.payload_type == header.payload_type);
+            let rtx = self
+                .parameters
+                .rtx_codec(encoding)
+                .is_some_and(|rtx| rtx.payload_type == header.payload_type);
             let by_ssrc = (media && encoding.ssrc == Some(ssrc)) || (rtx && encoding.rtx_ssrc == Some(ssrc));
             let by_rid = rid.is_some() && encoding.rid.as_deref() == rid;
             let by_being_alone = single && encoding.ssrc.is_none() && encoding.rid.is_none() && rid.is_none();
@@ -136,9 +139,8 @@ impl Worker {
         now: Instant,
     ) -> Ingest {
         let producer = &mut self.producers[index];
-        let found = producer
-            .find_stream(header.ssrc.0)
-            .or_else(|| producer.learn_stream(&header, packet, now));
+        let found =
+            producer.find_stream(header.ssrc.0).or_else(|| producer.learn_stream(&header, packet, now));
         let Some(found) = found else {
             self.counters.rtp_no_stream += 1;
             return Ingest::Discarded;
@@ -150,7 +152,9 @@ impl Worker {
             let restored = rtx::restore(packet, &header, Ssrc(stream.ssrc), payload_type)
                 .and_then(|media| Ok((RtpHeader::parse(media)?, media)));
             match restored {
-                Ok((media_header, media)) => (media, media_header, Some((header.sequence.0, header.payload_type))),
+                Ok((media_header, media)) => {
+                    (media, media_header, Some((header.sequence.0, header.payload_type)))
+                }
                 Err(RtpError::RtxEmpty) => {
                     self.counters.rtx_empty += 1;
                     return result;
@@ -221,7 +225,8 @@ impl Worker {
             return result;
         }
         let producer = &mut self.producers[index];
-        let Some(payload_type) = producer.mapped_payload_types[usize::from(header.payload_type & 0x7f)] else {
+        let Some(payload_type) = producer.mapped_payload_types[usize::from(header.payload_type & 0x7f)]
+        else {
             self.counters.rtp_unmapped_payload_type += 1;
             return Ingest::Discarded;
         };
@@ -276,7 +281,9 @@ impl Worker {
 
     /// Passes on what a stream noticed by itself.
     fn take_stream_events(&mut self, index: ProducerIdx, position: usize, now: Instant) {
-        while let Some(event) = self.producers[index].streams.get_mut(position).and_then(|s| s.recv.poll_event()) {
+        while let Some(event) =
+            self.producers[index].streams.get_mut(position).and_then(|s| s.recv.poll_event())
+        {
             match event {
                 RecvEvent::KeyFrameNeeded => {
                     let producer = &mut self.producers[index];
@@ -316,8 +323,10 @@ impl Worker {
             nacks.clear();
             stream.recv.poll_nack(now, &mut nacks);
             let ssrc = stream.ssrc;
-            let request = if !paused && stream.key_frames.poll(now) { stream.recv.request_key_frame() } else { None };
-            let due = [stream.recv.next_timeout(), stream.key_frames.next_timeout()].into_iter().flatten().min();
+            let request =
+                if !paused && stream.key_frames.poll(now) { stream.recv.request_key_frame() } else { None };
+            let due =
+                [stream.recv.next_timeout(), stream.key_frames.next_timeout()].into_iter().flatten().min();
             next = [next, due].into_iter().flatten().min();
             if !nacks.is_empty() {
                 self.send_nack(transport, ssrc, &nacks, now);

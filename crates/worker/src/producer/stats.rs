@@ -64,7 +64,8 @@ pub fn send_stats(params: &StreamParams, stats: &StreamStats, timestamp_ms: u64)
 /// Statistics of a received stream.
 pub fn recv_stats(stream: &mut ProducerStream, timestamp_ms: u64, now: Instant) -> wire::Stats {
     let stats = stream.recv.stats(now);
-    let (spatial_layers, temporal_layers) = (stream.recv.params().spatial_layers, stream.recv.params().temporal_layers);
+    let (spatial_layers, temporal_layers) =
+        (stream.recv.params().spatial_layers, stream.recv.params().temporal_layers);
     let mut bitrate_by_layer = Vec::new();
     if spatial_layers > 1 || temporal_layers > 1 {
         for spatial in 0..spatial_layers {
@@ -93,7 +94,11 @@ fn base_stats(params: &StreamParams, stats: &StreamStats, timestamp: u64) -> wir
         data: wire::StatsData::BaseStats(Box::new(wire::BaseStats {
             timestamp,
             ssrc: params.ssrc.0,
-            kind: if params.is_video() { rtp_parameters::MediaKind::Video } else { rtp_parameters::MediaKind::Audio },
+            kind: if params.is_video() {
+                rtp_parameters::MediaKind::Video
+            } else {
+                rtp_parameters::MediaKind::Audio
+            },
             mime_type: params.mime_type.clone(),
             packets_lost: base.packets_lost,
             fraction_lost: base.fraction_lost,

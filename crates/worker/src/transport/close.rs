@@ -28,11 +28,13 @@ impl Worker {
 
     /// Closes a Transport with its Producers (whose Consumers are told) and Consumers.
     pub fn close_transport(&mut self, index: TransportIdx) {
-        while let Some(producer) = self.transports.get(index).and_then(|transport| transport.producers.last().copied())
+        while let Some(producer) =
+            self.transports.get(index).and_then(|transport| transport.producers.last().copied())
         {
             self.close_producer(producer);
         }
-        while let Some(consumer) = self.transports.get(index).and_then(|transport| transport.consumers.last().copied())
+        while let Some(consumer) =
+            self.transports.get(index).and_then(|transport| transport.consumers.last().copied())
         {
             self.close_consumer(consumer);
         }

@@ -39,7 +39,10 @@ impl Worker {
         let consumer_ids = |table: &FxHashMap<u32, ConsumerIdx>| {
             table
                 .iter()
-                .map(|(ssrc, consumer)| Uint32String { key: *ssrc, value: self.consumers[*consumer].id.clone() })
+                .map(|(ssrc, consumer)| Uint32String {
+                    key: *ssrc,
+                    value: self.consumers[*consumer].id.clone(),
+                })
                 .collect()
         };
         let ids = &transport.recv_extensions;
@@ -96,7 +99,10 @@ impl Worker {
                 })
             }),
             sctp_listener: options.sctp.map(|_| Box::new(wire::SctpListener { stream_id_table: Vec::new() })),
-            trace_event_types: traces.into_iter().filter_map(|(wanted, event)| wanted.then_some(event)).collect(),
+            trace_event_types: traces
+                .into_iter()
+                .filter_map(|(wanted, event)| wanted.then_some(event))
+                .collect(),
         }
     }
 
@@ -143,9 +149,11 @@ impl Worker {
             TransportKind::WebRtc(web_rtc) => {
                 response::Body::WebRtcTransportDumpResponse(Box::new(web_rtc.dump(base, self)))
             }
-            TransportKind::Plain(plain) => {
-                response::Body::PlainTransportDumpResponse(Box::new(plain.dump(base, transport, &self.sockets)))
-            }
+            TransportKind::Plain(plain) => response::Body::PlainTransportDumpResponse(Box::new(plain.dump(
+                base,
+                transport,
+                &self.sockets,
+            ))),
             TransportKind::Pipe(pipe) => {
                 response::Body::PipeTransportDumpResponse(Box::new(pipe.dump(base, transport, &self.sockets)))
             }
@@ -163,15 +171,17 @@ impl Worker {
             TransportKind::WebRtc(web_rtc) => {
                 response::Body::WebRtcTransportGetStatsResponse(Box::new(web_rtc.stats(base, self)))
             }
-            TransportKind::Plain(plain) => {
-                response::Body::PlainTransportGetStatsResponse(Box::new(plain.stats(base, transport, &self.sockets)))
-            }
-            TransportKind::Pipe(pipe) => {
-                response::Body::PipeTransportGetStatsResponse(Box::new(pipe.stats(base, transport, &self.sockets)))
-            }
-            TransportKind::Direct => {
-                response::Body::DirectTransportGetStatsResponse(Box::new(direct_transport::GetStatsResponse { base }))
-            }
+            TransportKind::Plain(plain) => response::Body::PlainTransportGetStatsResponse(Box::new(
+                plain.stats(base, transport, &self.sockets),
+            )),
+            TransportKind::Pipe(pipe) => response::Body::PipeTransportGetStatsResponse(Box::new(pipe.stats(
+                base,
+                transport,
+                &self.sockets,
+            ))),
+            TransportKind::Direct => response::Body::DirectTransportGetStatsResponse(Box::new(
+                direct_transport::GetStatsResponse { base },
+            )),
         }
     }
 }

@@ -57,7 +57,13 @@ impl Worker {
     }
 
     /// A packet arrived that congestion feedback tells about.
-    pub fn note_for_feedback(&mut self, index: TransportIdx, header: &RtpHeader, packet: &[u8], now: Instant) {
+    pub fn note_for_feedback(
+        &mut self,
+        index: TransportIdx,
+        header: &RtpHeader,
+        packet: &[u8],
+        now: Instant,
+    ) {
         let transport = &mut self.transports[index];
         let Some(feedback) = &mut transport.feedback else { return };
         let mut due = now + REMB_INTERVAL;

@@ -35,7 +35,12 @@ impl Pipe {
     }
 
     /// What `transport.dump()` answers.
-    pub fn dump(&self, base: Box<base::Dump>, transport: &Transport, sockets: &Sockets) -> wire::DumpResponse {
+    pub fn dump(
+        &self,
+        base: Box<base::Dump>,
+        transport: &Transport,
+        sockets: &Sockets,
+    ) -> wire::DumpResponse {
         wire::DumpResponse {
             base,
             tuple: Box::new(entry_tuple(sockets, &self.entry, transport.path)),
@@ -45,7 +50,12 @@ impl Pipe {
     }
 
     /// What `transport.getStats()` answers.
-    pub fn stats(&self, base: Box<base::Stats>, transport: &Transport, sockets: &Sockets) -> wire::GetStatsResponse {
+    pub fn stats(
+        &self,
+        base: Box<base::Stats>,
+        transport: &Transport,
+        sockets: &Sockets,
+    ) -> wire::GetStatsResponse {
         wire::GetStatsResponse { base, tuple: Box::new(entry_tuple(sockets, &self.entry, transport.path)) }
     }
 }
@@ -86,7 +96,9 @@ impl Worker {
             return Err(RequestError::error("connect() already called"));
         }
         let srtp = match (&mut pipe.key, &request.srtp_parameters) {
-            (None, Some(_)) => return Err(RequestError::type_error("invalid srtpParameters (SRTP not enabled)")),
+            (None, Some(_)) => {
+                return Err(RequestError::type_error("invalid srtpParameters (SRTP not enabled)"));
+            }
             (Some(_), None) => return Err(RequestError::type_error("missing srtpParameters (SRTP enabled)")),
             (Some(_), Some(remote)) if remote.crypto_suite != SrtpCryptoSuite::AeadAes256Gcm => {
                 return Err(RequestError::type_error("invalid/unsupported srtpParameters.cryptoSuite"));

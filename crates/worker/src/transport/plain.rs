@@ -36,11 +36,20 @@ impl Plain {
 
     /// Its sockets.
     pub fn sockets(&self) -> Vec<SocketIdx> {
-        [Some(&self.entry), self.rtcp_entry.as_ref()].into_iter().flatten().map(|entry| entry.socket).collect()
+        [Some(&self.entry), self.rtcp_entry.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|entry| entry.socket)
+            .collect()
     }
 
     /// What `transport.dump()` answers.
-    pub fn dump(&self, base: Box<base::Dump>, transport: &Transport, sockets: &Sockets) -> wire::DumpResponse {
+    pub fn dump(
+        &self,
+        base: Box<base::Dump>,
+        transport: &Transport,
+        sockets: &Sockets,
+    ) -> wire::DumpResponse {
         wire::DumpResponse {
             base,
             rtcp_mux: self.rtcp_mux(),
@@ -55,7 +64,12 @@ impl Plain {
     }
 
     /// What `transport.getStats()` answers.
-    pub fn stats(&self, base: Box<base::Stats>, transport: &Transport, sockets: &Sockets) -> wire::GetStatsResponse {
+    pub fn stats(
+        &self,
+        base: Box<base::Stats>,
+        transport: &Transport,
+        sockets: &Sockets,
+    ) -> wire::GetStatsResponse {
         wire::GetStatsResponse {
             base,
             rtcp_mux: self.rtcp_mux(),
@@ -106,8 +120,9 @@ impl Worker {
         }
         let infos: Vec<_> = [Some(*options.listen_info), rtcp_info].into_iter().flatten().collect();
         let key = if options.enable_srtp {
-            let suite =
-                options.srtp_crypto_suite.ok_or_else(|| RequestError::type_error("missing srtpCryptoSuite"))?;
+            let suite = options
+                .srtp_crypto_suite
+                .ok_or_else(|| RequestError::type_error("missing srtpCryptoSuite"))?;
             Some(LocalKey::generate(profile(suite))?)
         } else {
             None
@@ -140,7 +155,9 @@ impl Worker {
             return Err(RequestError::error("connect() already called"));
         }
         let srtp = match (&mut plain.key, &request.srtp_parameters) {
-            (None, Some(_)) => return Err(RequestError::type_error("invalid srtpParameters (SRTP not enabled)")),
+            (None, Some(_)) => {
+                return Err(RequestError::type_error("invalid srtpParameters (SRTP not enabled)"));
+            }
             (Some(_), None) => return Err(RequestError::type_error("missing srtpParameters (SRTP enabled)")),
             (Some(key), Some(remote)) => Some(key.connect(remote)?),
             (None, None) => None,
@@ -153,9 +170,13 @@ impl Worker {
                     return Err(RequestError::type_error("cannot set rtcpPort with rtcpMux enabled"));
                 }
                 (Some(_), None) => {
-                    return Err(RequestError::type_error("missing rtcpPort (required with rtcpMux disabled)"));
+                    return Err(RequestError::type_error(
+                        "missing rtcpPort (required with rtcpMux disabled)",
+                    ));
                 }
-                (Some(entry), Some(port)) => Some(Path { socket: entry.socket, remote: SocketAddr::new(ip, port) }),
+                (Some(entry), Some(port)) => {
+                    Some(Path { socket: entry.socket, remote: SocketAddr::new(ip, port) })
+                }
                 (None, None) => None,
             };
             transport.path = Some(Path { socket: plain.entry.socket, remote: SocketAddr::new(ip, port) });
@@ -224,7 +245,9 @@ impl Worker {
         self.outbox.notify(
             &transport.id,
             notification::Event::PlainTransportTuple,
-            Some(notification::Body::PlainTransportTupleNotification(Box::new(wire::TupleNotification { tuple }))),
+            Some(notification::Body::PlainTransportTupleNotification(Box::new(wire::TupleNotification {
+                tuple,
+            }))),
         );
         self.transport_connected(index, now);
     }

@@ -132,25 +132,29 @@ impl Worker {
             }
             (Method::TransportCloseProducer, Some(Body::TransportCloseProducerRequest(body))) => {
                 let found = self.transports[index].producers.iter().copied();
-                let producer = found.into_iter().find(|producer| self.producers[*producer].id == body.producer_id);
+                let producer =
+                    found.into_iter().find(|producer| self.producers[*producer].id == body.producer_id);
                 self.close_producer(producer.ok_or_else(|| not_found("Producer", method))?);
                 Ok(None)
             }
             (Method::TransportCloseConsumer, Some(Body::TransportCloseConsumerRequest(body))) => {
                 let found = self.transports[index].consumers.iter().copied();
-                let consumer = found.into_iter().find(|consumer| self.consumers[*consumer].id == body.consumer_id);
+                let consumer =
+                    found.into_iter().find(|consumer| self.consumers[*consumer].id == body.consumer_id);
                 self.close_consumer(consumer.ok_or_else(|| not_found("Consumer", method))?);
                 Ok(None)
             }
             (Method::TransportCloseDataProducer, Some(Body::TransportCloseDataProducerRequest(body))) => {
                 let mut found = self.transports[index].data_producers.iter().copied();
-                let producer = found.find(|producer| self.data_producers[*producer].id == body.data_producer_id);
+                let producer =
+                    found.find(|producer| self.data_producers[*producer].id == body.data_producer_id);
                 self.close_data_producer(producer.ok_or_else(|| not_found("DataProducer", method))?);
                 Ok(None)
             }
             (Method::TransportCloseDataConsumer, Some(Body::TransportCloseDataConsumerRequest(body))) => {
                 let mut found = self.transports[index].data_consumers.iter().copied();
-                let consumer = found.find(|consumer| self.data_consumers[*consumer].id == body.data_consumer_id);
+                let consumer =
+                    found.find(|consumer| self.data_consumers[*consumer].id == body.data_consumer_id);
                 self.close_data_consumer(consumer.ok_or_else(|| not_found("DataConsumer", method))?);
                 Ok(None)
             }
@@ -169,12 +173,18 @@ impl Worker {
         use request::Body;
         let limits = &mut self.transports[index].bitrates;
         match (method, body) {
-            (Method::TransportSetMaxIncomingBitrate, Some(Body::TransportSetMaxIncomingBitrateRequest(body))) => {
+            (
+                Method::TransportSetMaxIncomingBitrate,
+                Some(Body::TransportSetMaxIncomingBitrateRequest(body)),
+            ) => {
                 check_bitrate(body.max_incoming_bitrate, 0)?;
                 limits.max_incoming = body.max_incoming_bitrate;
                 self.limit_incoming(index);
             }
-            (Method::TransportSetMaxOutgoingBitrate, Some(Body::TransportSetMaxOutgoingBitrateRequest(body))) => {
+            (
+                Method::TransportSetMaxOutgoingBitrate,
+                Some(Body::TransportSetMaxOutgoingBitrateRequest(body)),
+            ) => {
                 let bitrate = body.max_outgoing_bitrate;
                 check_bitrate(bitrate, MIN_OUTGOING_BITRATE)?;
                 if bitrate > 0 && bitrate < limits.min_outgoing {
@@ -185,7 +195,10 @@ impl Worker {
                 }
                 limits.max_outgoing = bitrate;
             }
-            (Method::TransportSetMinOutgoingBitrate, Some(Body::TransportSetMinOutgoingBitrateRequest(body))) => {
+            (
+                Method::TransportSetMinOutgoingBitrate,
+                Some(Body::TransportSetMinOutgoingBitrateRequest(body)),
+            ) => {
                 let bitrate = body.min_outgoing_bitrate;
                 check_bitrate(bitrate, MIN_OUTGOING_BITRATE)?;
                 if bitrate > 0 && limits.max_outgoing > 0 && bitrate > limits.max_outgoing {
@@ -218,9 +231,12 @@ impl Worker {
                 let producer = &mut self.producers[index];
                 producer.streams.sort_by_key(|stream| stream.encoding_idx);
                 let streams = producer.streams.iter_mut();
-                let stats =
-                    streams.map(|stream| crate::producer::stats::recv_stats(stream, timestamp, now)).collect();
-                Ok(Some(response::Body::ProducerGetStatsResponse(Box::new(producer::GetStatsResponse { stats }))))
+                let stats = streams
+                    .map(|stream| crate::producer::stats::recv_stats(stream, timestamp, now))
+                    .collect();
+                Ok(Some(response::Body::ProducerGetStatsResponse(Box::new(producer::GetStatsResponse {
+                    stats,
+                }))))
             }
             (Method::ProducerPause, _) => {
                 self.pause_producer(index);

@@ -111,7 +111,8 @@ mod tests {
         let theirs = LocalKey::generate(Profile::AesCm128HmacSha1_80).unwrap();
         ours.connect(&theirs.parameters()).unwrap();
         assert_eq!(ours.parameters().crypto_suite, SrtpCryptoSuite::AesCm128HmacSha180);
-        let short = SrtpParameters { crypto_suite: SrtpCryptoSuite::AeadAes128Gcm, key_base64: "AAAA".to_owned() };
+        let short =
+            SrtpParameters { crypto_suite: SrtpCryptoSuite::AeadAes128Gcm, key_base64: "AAAA".to_owned() };
         assert!(matches!(ours.connect(&short), Err(RequestError::Type(_))));
     }
 }

@@ -90,9 +90,8 @@ impl WebRtc {
 
 /// A path as ICE counts it.
 fn tuple_of(path: Path, sockets: &Sockets) -> Tuple {
-    let tcp = sockets
-        .get(path.socket)
-        .is_some_and(|socket| matches!(socket.kind, SocketKind::TcpConnection(_)));
+    let tcp =
+        sockets.get(path.socket).is_some_and(|socket| matches!(socket.kind, SocketKind::TcpConnection(_)));
     Tuple {
         protocol: if tcp { IceProtocol::Tcp } else { IceProtocol::Udp },
         local: path.socket.to_usize(),
@@ -126,7 +125,13 @@ fn dtls_state(state: DtlsState) -> wire::DtlsState {
 
 impl Worker {
     /// A datagram on a server's socket: its transport is known by the path, or its first STUN request says which.
-    pub fn server_datagram(&mut self, server: WebRtcServerIdx, path: Path, datagram: &mut [u8], now: Instant) {
+    pub fn server_datagram(
+        &mut self,
+        server: WebRtcServerIdx,
+        path: Path,
+        datagram: &mut [u8],
+        now: Instant,
+    ) {
         let index = if DatagramKind::of(datagram) == DatagramKind::Stun {
             let Ok(message) = StunMessage::parse(datagram) else {
                 self.counters.stun_malformed += 1;
@@ -135,7 +140,8 @@ impl Worker {
             // The fragment comes before the path: a client may come again from the address of a transport that is gone
             // for it and not yet for us.
             let fragments = &self.web_rtc_servers[server].username_fragments;
-            let named = message.local_username_fragment().and_then(|fragment| fragments.get(fragment).copied());
+            let named =
+                message.local_username_fragment().and_then(|fragment| fragments.get(fragment).copied());
             let Some(index) = named.or_else(|| self.tuples.get(&path).copied()) else {
                 self.counters.stun_unknown_username += 1;
                 return;
@@ -174,7 +180,14 @@ impl Worker {
         }
     }
 
-    fn web_rtc_media(&mut self, index: TransportIdx, path: Path, datagram: &mut [u8], rtcp: bool, now: Instant) {
+    fn web_rtc_media(
+        &mut self,
+        index: TransportIdx,
+        path: Path,
+        datagram: &mut [u8],
+        rtcp: bool,
+        now: Instant,
+    ) {
         let transport = &self.transports[index];
         if transport.srtp.is_none() {
             self.counters.early_media += 1;

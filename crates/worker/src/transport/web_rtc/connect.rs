@@ -19,7 +19,8 @@ impl Worker {
     /// Takes out everything that ICE and DTLS have to tell or send, and sets their timer.
     pub fn drain_web_rtc(&mut self, index: TransportIdx, now: Instant) {
         loop {
-            let Some(TransportKind::WebRtc(web_rtc)) = self.transports.get_mut(index).map(|t| &mut t.kind) else {
+            let Some(TransportKind::WebRtc(web_rtc)) = self.transports.get_mut(index).map(|t| &mut t.kind)
+            else {
                 return;
             };
             if let Some(event) = web_rtc.ice.poll_event() {
@@ -32,7 +33,9 @@ impl Worker {
             }
         }
         self.transmit_dtls(index, now);
-        let Some(TransportKind::WebRtc(web_rtc)) = self.transports.get(index).map(|t| &t.kind) else { return };
+        let Some(TransportKind::WebRtc(web_rtc)) = self.transports.get(index).map(|t| &t.kind) else {
+            return;
+        };
         let next = [web_rtc.ice.next_timeout(), web_rtc.dtls.next_timeout()].into_iter().flatten().min();
         self.timers.set(web_rtc.timer, next);
     }
@@ -171,7 +174,8 @@ impl Worker {
         }
         let id = transport.id.clone();
         let (version, profile) = (connection.version, connection.srtp.as_ref().map(|keys| keys.profile));
-        self.outbox.debug(LogTag::Dtls, || format!("{version} connected, SRTP {profile:?} [transportId:{id}]"));
+        self.outbox
+            .debug(LogTag::Dtls, || format!("{version} connected, SRTP {profile:?} [transportId:{id}]"));
         self.notify_dtls_state(index, DtlsState::Connected, Some(connection.remote_certificate));
         let transport = &self.transports[index];
         let TransportKind::WebRtc(web_rtc) = &transport.kind else { return };

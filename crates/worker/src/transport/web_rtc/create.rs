@@ -37,8 +37,11 @@ impl Worker {
         };
         let (server, entries, candidates) = match options.listen {
             wire::Listen::ListenServer(listen) => {
-                let Some(&(_, Handler::WebRtcServer(server))) = self.handlers.get(&listen.web_rtc_server_id) else {
-                    return Err(RequestError::error("wrong webRtcServerId (no associated WebRtcServer found)"));
+                let Some(&(_, Handler::WebRtcServer(server))) = self.handlers.get(&listen.web_rtc_server_id)
+                else {
+                    return Err(RequestError::error(
+                        "wrong webRtcServerId (no associated WebRtcServer found)",
+                    ));
                 };
                 let candidates = candidates(&self.web_rtc_servers[server].entries, &self.sockets, wanted);
                 if candidates.is_empty() {
@@ -49,7 +52,12 @@ impl Worker {
             wire::Listen::ListenIndividual(listen) => {
                 let entries = self.open_entries(&listen.listen_infos, SocketOwner::Transport(index))?;
                 // Its own listeners are all advertised, as they were asked for one by one.
-                let all = CandidateOptions { enable_udp: true, enable_tcp: true, prefer_udp: false, prefer_tcp: false };
+                let all = CandidateOptions {
+                    enable_udp: true,
+                    enable_tcp: true,
+                    prefer_udp: false,
+                    prefer_tcp: false,
+                };
                 let candidates = candidates(&entries, &self.sockets, all);
                 (None, entries, candidates)
             }

@@ -1,15 +1,13 @@
 //! Media through a worker in this process: what Consumers get, what publishers are asked for, what is repeated.
 
-#[path = "support/mod.rs"]
-mod support;
-
 use rtc::codec::vp8::Descriptor;
 use rtc::rtcp::{self, Packet};
 use rtc::rtp::{RtpHeader, SeqNo, Ssrc, is_rtcp};
-use support::*;
 use worker_protocol::wire::request::{self, Method};
 use worker_protocol::wire::rtp_parameters::MediaKind;
 use worker_protocol::wire::{consumer, notification};
+
+use crate::harness::*;
 
 const SOURCE: u32 = 111;
 const SINK: u32 = 222;
@@ -65,7 +63,12 @@ impl Call {
 #[test]
 fn a_simple_consumer_starts_with_a_key_frame_and_gets_everything_after_it() {
     let mut call = Call::new();
-    call.harness.produce("in", "producer", MediaKind::Video, parameters(vec![vp8(96)], vec![encoding(SOURCE, None)]));
+    call.harness.produce(
+        "in",
+        "producer",
+        MediaKind::Video,
+        parameters(vec![vp8(96)], vec![encoding(SOURCE, None)]),
+    );
     call.harness.consume(
         "out",
         "consumer",
@@ -77,7 +80,14 @@ fn a_simple_consumer_starts_with_a_key_frame_and_gets_everything_after_it() {
     call.publish(&vp8_packet(SOURCE, 96, 65_530, 1000, 1, false));
     assert_eq!(call.next_request(), SOURCE, "a stream that starts without a key frame is asked for one");
     for step in 0..20_u16 {
-        call.publish(&vp8_packet(SOURCE, 96, 65_531_u16.wrapping_add(step), 2000 + u32::from(step), 2 + step, step == 0));
+        call.publish(&vp8_packet(
+            SOURCE,
+            96,
+            65_531_u16.wrapping_add(step),
+            2000 + u32::from(step),
+            2 + step,
+            step == 0,
+        ));
     }
     let mut previous: Option<SeqNo> = None;
     for step in 0..20_u16 {
@@ -98,7 +108,12 @@ fn a_simple_consumer_starts_with_a_key_frame_and_gets_everything_after_it() {
 #[test]
 fn a_repeat_without_rtx_is_the_same_datagram() {
     let mut call = Call::new();
-    call.harness.produce("in", "producer", MediaKind::Video, parameters(vec![vp8(96)], vec![encoding(SOURCE, None)]));
+    call.harness.produce(
+        "in",
+        "producer",
+        MediaKind::Video,
+        parameters(vec![vp8(96)], vec![encoding(SOURCE, None)]),
+    );
     call.harness.consume(
         "out",
         "consumer",
@@ -179,7 +194,7 @@ fn simulcast_switches_on_key_frames_without_a_seam() {
     call.publish(&vp8_packet(1, 96, 100, 10_000, 10, true));
     let mut headers = Vec::new();
     let mut pictures = Vec::new();
-    let mut take = |call: &mut Call, headers: &mut Vec<RtpHeader>, pictures: &mut Vec<u16>| {
+    let take = |call: &mut Call, headers: &mut Vec<RtpHeader>, pictures: &mut Vec<u16>| {
         let datagram = call.next_rtp();
         let header = RtpHeader::parse(&datagram).unwrap();
         pictures.push(Descriptor::parse(header.payload(&datagram)).unwrap().picture_id.unwrap());
@@ -227,7 +242,12 @@ fn simulcast_switches_on_key_frames_without_a_seam() {
 #[test]
 fn a_paused_consumer_gets_nothing_and_goes_on_without_a_gap() {
     let mut call = Call::new();
-    call.harness.produce("in", "producer", MediaKind::Video, parameters(vec![vp8(96)], vec![encoding(SOURCE, None)]));
+    call.harness.produce(
+        "in",
+        "producer",
+        MediaKind::Video,
+        parameters(vec![vp8(96)], vec![encoding(SOURCE, None)]),
+    );
     let sink = parameters(vec![vp8(97)], vec![encoding(SINK, None)]);
     call.harness.consume("out", "consumer", "producer", MediaKind::Video, sink, 1);
     call.publish(&vp8_packet(SOURCE, 96, 1, 1000, 1, true));
@@ -249,14 +269,20 @@ fn a_paused_consumer_gets_nothing_and_goes_on_without_a_gap() {
 fn when_a_transport_closes_nothing_is_left_of_it() {
     let mut call = Call::new();
     let before = call.harness.worker.sockets.len();
-    call.harness.produce("in", "producer", MediaKind::Video, parameters(vec![vp8(96)], vec![encoding(SOURCE, None)]));
+    call.harness.produce(
+        "in",
+        "producer",
+        MediaKind::Video,
+        parameters(vec![vp8(96)], vec![encoding(SOURCE, None)]),
+    );
     let sink = parameters(vec![vp8(97)], vec![encoding(SINK, None)]);
     call.harness.consume("out", "consumer", "producer", MediaKind::Video, sink, 1);
     let body = worker_protocol::wire::router::CloseTransportRequest { transport_id: "in".to_owned() };
     let body = request::Body::RouterCloseTransportRequest(Box::new(body));
     call.harness.request(Method::RouterCloseTransport, "router", Some(body));
     let closed = call.harness.notifications.iter().any(|notification| {
-        notification.event == notification::Event::ConsumerProducerClose && notification.handler_id == "consumer"
+        notification.event == notification::Event::ConsumerProducerClose
+            && notification.handler_id == "consumer"
     });
     assert!(closed, "the consumer's driver is told");
     assert_eq!(call.harness.worker.sockets.len(), before - 1);

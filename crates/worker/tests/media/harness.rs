@@ -9,24 +9,26 @@ use worker::worker::Worker;
 use worker_protocol::framing::{self, Decoder, Encoder};
 use worker_protocol::wire::request::Method;
 use worker_protocol::wire::rtp_parameters as rtp;
-use worker_protocol::wire::{message, notification, request, response, router, transport, worker as worker_wire};
+use worker_protocol::wire::{
+    message, notification, request, response, router, transport, worker as worker_wire,
+};
 
 /// How long a test waits for something that must happen.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-pub struct Harness {
-    pub worker: Worker,
+pub(crate) struct Harness {
+    pub(crate) worker: Worker,
     poll: Poll,
     encoder: Encoder,
     decoder: Decoder,
     next_id: u32,
-    pub notifications: Vec<notification::Notification>,
+    pub(crate) notifications: Vec<notification::Notification>,
     responses: Vec<response::Response>,
     readable: Vec<worker::table::SocketIdx>,
 }
 
 impl Harness {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let poll = Poll::new().unwrap();
         let registry = poll.registry().try_clone().unwrap();
         let mut worker = Worker::new(&Settings::default(), registry, 1, "test").unwrap();
@@ -44,7 +46,7 @@ impl Harness {
     }
 
     /// One turn of the event loop; waits at most 20 ms for something to happen.
-    pub fn turn(&mut self) {
+    pub(crate) fn turn(&mut self) {
         let now = Instant::now();
         let timeout = self.worker.timers.next_deadline().map_or(Duration::from_millis(20), |deadline| {
             deadline.saturating_duration_since(now).min(Duration::from_millis(20))
@@ -70,7 +72,7 @@ impl Harness {
     }
 
     /// Turns until `done` has something.
-    pub fn wait<T>(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> Option<T>) -> T {
+    pub(crate) fn wait<T>(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(value) = done(self) {
@@ -93,7 +95,7 @@ impl Harness {
         }
     }
 
-    pub fn send(&mut self, data: message::Body) {
+    pub(crate) fn send(&mut self, data: message::Body) {
         let mut bytes = Vec::new();
         self.encoder.append(message::Message { data }, &mut bytes);
         self.worker.handle_message(&bytes[framing::PREFIX_BYTES..], Instant::now());
@@ -101,7 +103,7 @@ impl Harness {
         self.take_messages();
     }
 
-    pub fn try_request(
+    pub(crate) fn try_request(
         &mut self,
         method: Method,
         handler: &str,
@@ -109,8 +111,14 @@ impl Harness {
     ) -> Result<Option<response::Body>, String> {
         self.next_id += 1;
         let id = self.next_id;
-        self.send(message::Body::Request(Box::new(request::Request { id, method, handler_id: handler.to_owned(), body })));
-        let position = self.responses.iter().position(|response| response.id == id).expect("each request is answered");
+        self.send(message::Body::Request(Box::new(request::Request {
+            id,
+            method,
+            handler_id: handler.to_owned(),
+            body,
+        })));
+        let position =
+            self.responses.iter().position(|response| response.id == id).expect("each request is answered");
         let response = self.responses.remove(position);
         if response.accepted {
             Ok(response.body)
@@ -119,16 +127,25 @@ impl Harness {
         }
     }
 
-    pub fn request(&mut self, method: Method, handler: &str, body: Option<request::Body>) -> Option<response::Body> {
+    pub(crate) fn request(
+        &mut self,
+        method: Method,
+        handler: &str,
+        body: Option<request::Body>,
+    ) -> Option<response::Body> {
         self.try_request(method, handler, body).unwrap_or_else(|error| panic!("{method:?}: {error}"))
     }
 
-    pub fn router(&mut self, id: &str) {
+    pub(crate) fn router(&mut self, id: &str) {
         let body = worker_wire::CreateRouterRequest { router_id: id.to_owned() };
-        self.request(Method::WorkerCreateRouter, "", Some(request::Body::WorkerCreateRouterRequest(Box::new(body))));
+        self.request(
+            Method::WorkerCreateRouter,
+            "",
+            Some(request::Body::WorkerCreateRouterRequest(Box::new(body))),
+        );
     }
 
-    pub fn plain_transport(&mut self, router: &str, id: &str, comedia: bool) -> SocketAddr {
+    pub(crate) fn plain_transport(&mut self, router: &str, id: &str, comedia: bool) -> SocketAddr {
         let options = worker_protocol::wire::plain_transport::PlainTransportOptions {
             base: Box::default(),
             listen_info: Box::new(listen_info(transport::Protocol::Udp)),
@@ -138,7 +155,8 @@ impl Harness {
             enable_srtp: false,
             srtp_crypto_suite: None,
         };
-        let body = router::CreatePlainTransportRequest { transport_id: id.to_owned(), options: Box::new(options) };
+        let body =
+            router::CreatePlainTransportRequest { transport_id: id.to_owned(), options: Box::new(options) };
         let response = self.request(
             Method::RouterCreatePlainTransport,
             router,
@@ -148,7 +166,7 @@ impl Harness {
         SocketAddr::new(dump.tuple.local_address.parse().unwrap(), dump.tuple.local_port)
     }
 
-    pub fn connect_plain(&mut self, id: &str, peer: SocketAddr) {
+    pub(crate) fn connect_plain(&mut self, id: &str, peer: SocketAddr) {
         let body = worker_protocol::wire::plain_transport::ConnectRequest {
             ip: Some(peer.ip().to_string()),
             port: Some(peer.port()),
@@ -159,7 +177,13 @@ impl Harness {
         self.request(Method::PlainTransportConnect, id, Some(body));
     }
 
-    pub fn produce(&mut self, transport: &str, id: &str, kind: rtp::MediaKind, parameters: rtp::RtpParameters) {
+    pub(crate) fn produce(
+        &mut self,
+        transport: &str,
+        id: &str,
+        kind: rtp::MediaKind,
+        parameters: rtp::RtpParameters,
+    ) {
         let encodings = parameters
             .encodings
             .iter()
@@ -173,7 +197,10 @@ impl Harness {
         let codecs = parameters
             .codecs
             .iter()
-            .map(|codec| rtp::CodecMapping { payload_type: codec.payload_type, mapped_payload_type: codec.payload_type + 1 })
+            .map(|codec| rtp::CodecMapping {
+                payload_type: codec.payload_type,
+                mapped_payload_type: codec.payload_type + 1,
+            })
             .collect();
         let body = transport::ProduceRequest {
             producer_id: id.to_owned(),
@@ -188,7 +215,7 @@ impl Harness {
         self.request(Method::TransportProduce, transport, Some(body));
     }
 
-    pub fn consume(
+    pub(crate) fn consume(
         &mut self,
         transport: &str,
         id: &str,
@@ -217,39 +244,39 @@ impl Harness {
         self.request(Method::TransportConsume, transport, Some(body));
     }
 
-    pub fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.worker.close();
     }
 
-    pub fn counter(&self, name: &str) -> u64 {
+    pub(crate) fn counter(&self, name: &str) -> u64 {
         self.worker.counters.entries().find(|(known, _)| *known == name).expect("a counter of this name").1
     }
 }
 
 /// SSRC inside the Router of the first encoding.
-pub const MAPPED_SSRC: u32 = 0x1000_0000;
+pub(crate) const MAPPED_SSRC: u32 = 0x1000_0000;
 
-pub fn listen_info(protocol: transport::Protocol) -> transport::ListenInfo {
+pub(crate) fn listen_info(protocol: transport::Protocol) -> transport::ListenInfo {
     transport::ListenInfo { protocol, ip: "127.0.0.1".to_owned(), ..transport::ListenInfo::default() }
 }
 
-pub fn socket() -> UdpSocket {
+pub(crate) fn socket() -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_nonblocking(true).unwrap();
     socket
 }
 
-pub fn receive(socket: &UdpSocket) -> Option<Vec<u8>> {
+pub(crate) fn receive(socket: &UdpSocket) -> Option<Vec<u8>> {
     let mut buffer = [0; 2048];
     let (len, _) = socket.recv_from(&mut buffer).ok()?;
     Some(buffer[..len].to_vec())
 }
 
-pub fn feedback(kind: &str, parameter: &str) -> rtp::RtcpFeedback {
+pub(crate) fn feedback(kind: &str, parameter: &str) -> rtp::RtcpFeedback {
     rtp::RtcpFeedback { type_: kind.to_owned(), parameter: Some(parameter.to_owned()) }
 }
 
-pub fn vp8(payload_type: u8) -> rtp::RtpCodecParameters {
+pub(crate) fn vp8(payload_type: u8) -> rtp::RtpCodecParameters {
     rtp::RtpCodecParameters {
         mime_type: "video/VP8".to_owned(),
         payload_type,
@@ -260,7 +287,7 @@ pub fn vp8(payload_type: u8) -> rtp::RtpCodecParameters {
     }
 }
 
-pub fn rtx(payload_type: u8, apt: u8) -> rtp::RtpCodecParameters {
+pub(crate) fn rtx(payload_type: u8, apt: u8) -> rtp::RtpCodecParameters {
     rtp::RtpCodecParameters {
         mime_type: "video/rtx".to_owned(),
         payload_type,
@@ -274,7 +301,10 @@ pub fn rtx(payload_type: u8, apt: u8) -> rtp::RtpCodecParameters {
     }
 }
 
-pub fn parameters(codecs: Vec<rtp::RtpCodecParameters>, encodings: Vec<rtp::RtpEncodingParameters>) -> rtp::RtpParameters {
+pub(crate) fn parameters(
+    codecs: Vec<rtp::RtpCodecParameters>,
+    encodings: Vec<rtp::RtpEncodingParameters>,
+) -> rtp::RtpParameters {
     rtp::RtpParameters {
         mid: Some("0".to_owned()),
         codecs,
@@ -285,7 +315,7 @@ pub fn parameters(codecs: Vec<rtp::RtpCodecParameters>, encodings: Vec<rtp::RtpE
     }
 }
 
-pub fn encoding(ssrc: u32, rtx: Option<u32>) -> rtp::RtpEncodingParameters {
+pub(crate) fn encoding(ssrc: u32, rtx: Option<u32>) -> rtp::RtpEncodingParameters {
     rtp::RtpEncodingParameters {
         ssrc: Some(ssrc),
         rtx: rtx.map(|ssrc| Box::new(rtp::Rtx { ssrc })),
@@ -294,7 +324,14 @@ pub fn encoding(ssrc: u32, rtx: Option<u32>) -> rtp::RtpEncodingParameters {
 }
 
 /// A VP8 packet: one frame of one packet, with a 15-bit picture id.
-pub fn vp8_packet(ssrc: u32, payload_type: u8, seq: u16, timestamp: u32, picture: u16, key: bool) -> Vec<u8> {
+pub(crate) fn vp8_packet(
+    ssrc: u32,
+    payload_type: u8,
+    seq: u16,
+    timestamp: u32,
+    picture: u16,
+    key: bool,
+) -> Vec<u8> {
     let mut packet = vec![0x80, 0x80 | payload_type];
     packet.extend_from_slice(&seq.to_be_bytes());
     packet.extend_from_slice(&timestamp.to_be_bytes());
