@@ -33,7 +33,12 @@ await scenario('worker-kill', async (context) => {
   }
   const worst = Math.max(...times);
   check(worst < limitMs, `the worst of ${runs} runs took ${Math.round(worst)} ms, ${limitMs} ms are allowed`);
-  return { runs, milliseconds: times.map(Math.round), medianSeconds: round(median(times) / 1000, 3), worstSeconds: round(worst / 1000, 3) };
+  return {
+    runs,
+    milliseconds: times.map(Math.round),
+    medianSeconds: round(median(times) / 1000, 3),
+    worstSeconds: round(worst / 1000, 3),
+  };
 });
 
 /** From now on, notes the wall-clock time of the first frame of each track of `other`. */

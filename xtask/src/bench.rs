@@ -24,7 +24,7 @@ pub(crate) fn bench(name: &str, mut arguments: Vec<String>) -> Result<()> {
             let run = json!({ "serverPid": server.pid() });
             scenario(&node, &server, if name == "failover" { "worker-kill" } else { name }, &run)
         }
-        "joins" if !arguments.iter().any(|argument| argument.starts_with("--address")) => {
+        "joins" | "hostile" if !arguments.iter().any(|argument| argument.starts_with("--address")) => {
             run::build(&mut steps, &["tureen", "worker", "bench"])?;
             let server = Server::start(&listen_anywhere())?;
             let pid = server.pid().to_string();

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -97,14 +96,14 @@ pub async fn run(server: &Server, options: &Options) -> Result<Report> {
     let identity = Arc::new(Identity::new(&Profile::PREFERENCE)?);
     let workers = server.workers()?;
     ensure!(!workers.is_empty(), "process {} has no workers", server.pid);
-    let counters_before = counters(server, &workers).await?;
-
     let bystanders = Talkers::start(&url, "hostile-bystanders", &identity).await?;
     let victims = Talkers::start(&url, "hostile-victims", &identity).await?;
     let mut intruder = Intruder::join(&url, "hostile-victims", &identity, 4).await?;
     let probes = find_ports(&url, workers.len(), &identity).await?;
     let ports: Vec<SocketAddr> = probes.iter().map(|probe| probe.remote.address).collect();
 
+    // The call runs by now, so that workers have had something to count.
+    let counters_before = counters(server).await?;
     let end = Instant::now() + options.duration;
     let mut outsiders = Vec::new();
     for (i, probe) in probes.iter().enumerate() {
@@ -130,7 +129,7 @@ pub async fn run(server: &Server, options: &Options) -> Result<Report> {
     let victims_received = victims.check().context("those in the intruder's room noticed")?;
     ensure!(server.workers()? == workers, "workers were {workers:?} and are {:?}", server.workers()?);
     server.held().context("the server is gone")?;
-    let counters = wait_for_counters(server, &workers, &counters_before).await?;
+    let counters = wait_for_counters(server, &counters_before).await?;
     Ok(Report {
         seed: options.seed,
         pids: std::iter::once(server.pid).chain(workers).collect(),
@@ -374,60 +373,35 @@ impl Intruder {
     }
 }
 
-/// The server's counters of refused things, and the workers' where they write them to a file.
-async fn counters(server: &Server, workers: &[u32]) -> Result<BTreeMap<String, f64>> {
+/// What the server and, through it, its workers count.
+async fn counters(server: &Server) -> Result<BTreeMap<String, f64>> {
     let mut all = server.metrics().await?;
     all.retain(|name, _| name.contains("_total"));
-    for pid in workers {
-        let Some(path) = counters_file(*pid) else { continue };
-        let text = std::fs::read_to_string(&path).unwrap_or_default();
-        let counts: BTreeMap<String, f64> = serde_json::from_str(&text).unwrap_or_default();
-        for (name, count) in counts {
-            all.insert(format!("worker {pid} {name}"), count);
-        }
-    }
     Ok(all)
 }
 
-/// The file that a worker's environment names, or its own in the folder that it names.
-fn counters_file(pid: u32) -> Option<PathBuf> {
-    let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let mut variables = environment.split(|&byte| byte == 0);
-    let value = variables.find_map(|variable| variable.strip_prefix(b"TUREEN_WORKER_COUNTERS="))?;
-    let path = PathBuf::from(std::str::from_utf8(value).ok()?);
-    Some(if path.is_dir() { path.join(format!("{pid}.json")) } else { path })
-}
-
-/// Waits until the attack shows in the counters; returns those that rose.
-async fn wait_for_counters(
-    server: &Server,
-    workers: &[u32],
-    before: &BTreeMap<String, f64>,
-) -> Result<BTreeMap<String, f64>> {
-    let has_files = workers.iter().any(|pid| counters_file(*pid).is_some());
+/// Waits until the attack shows in the counters; returns those that rose. A stock worker counts nothing: then the
+/// server's own are all there is.
+async fn wait_for_counters(server: &Server, before: &BTreeMap<String, f64>) -> Result<BTreeMap<String, f64>> {
     let mut wanted = vec!["tureen_signaling_errors_total"];
-    if has_files {
+    if before.keys().any(|name| name.starts_with("tureen_worker_events_total")) {
         wanted.extend(["stun_malformed", "stun_refused", "stray_datagrams", "dtls_errors", "rtcp_malformed"]);
-        wanted.extend(["rtp_no_producer", "srtp_"]);
+        wanted.extend(["rtp_malformed", "rtp_no_producer", "srtp_errors"]);
     }
     let deadline = Instant::now() + COUNTERS_DEADLINE;
     loop {
-        let risen: BTreeMap<String, f64> = counters(server, workers)
-            .await?
-            .into_iter()
-            .map(|(name, value)| {
-                let rise = value - before.get(&name).copied().unwrap_or(0.0);
-                (name, rise)
-            })
-            .filter(|(_, rise)| *rise > 0.0)
-            .collect();
-        let missing: Vec<&str> =
-            wanted.iter().copied().filter(|part| !risen.keys().any(|name| name.contains(part))).collect();
+        let mut risen = counters(server).await?;
+        for (name, value) in &mut risen {
+            *value -= before.get(name).copied().unwrap_or(0.0);
+        }
+        risen.retain(|_, rise| *rise > 0.0);
+        let is_missing = |part: &&str| !risen.keys().any(|name| name.contains(part));
+        let missing: Vec<&str> = wanted.iter().copied().filter(|part| is_missing(part)).collect();
         if missing.is_empty() {
             return Ok(risen);
         }
         ensure!(Instant::now() < deadline, "these counters did not rise: {missing:?}; these did: {risen:#?}");
-        // Workers write their file once a second: the condition is the event, this is how fine it is seen.
+        // Workers write theirs once a second: the condition is the event, this is how fine it is seen.
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

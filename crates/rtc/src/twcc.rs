@@ -113,10 +113,14 @@ impl TransportFeedbackGenerator {
             return false;
         }
         let end = self.first + self.arrivals.len() as u64;
-        let Some(reference) = self.reference() else {
+        let Some((gap, reference)) = self.first_waiting() else {
             self.due = None;
             return false;
         };
+        if gap >= MAX_STATUSES {
+            // An outage wider than a packet can tell of. What no feedback covers counts as lost with the sender, too.
+            self.next += gap as u64;
+        }
         let base = self.next;
         self.deltas.clear();
         let mut previous = reference * REFERENCE_TICKS;
@@ -176,13 +180,15 @@ impl TransportFeedbackGenerator {
         self.due = None;
     }
 
-    /// The reference time (in units of 64 ms) of the next packet: that of the first arrival it reports.
-    fn reference(&self) -> Option<u64> {
+    /// How many numbers are missing before the first arrival that waits to be reported, and that arrival's time in the
+    /// units of a reference time (64 ms).
+    fn first_waiting(&self) -> Option<(usize, u64)> {
         let from = (self.next - self.first) as usize;
         if from >= self.arrivals.len() {
             return None;
         }
-        self.arrivals.range(from..).flatten().next().map(|tick| tick / REFERENCE_TICKS)
+        let mut waiting = self.arrivals.range(from..).enumerate();
+        waiting.find_map(|(gap, arrival)| arrival.map(|tick| (gap, tick / REFERENCE_TICKS)))
     }
 
     /// Makes room for a packet that precedes all that are remembered.

@@ -1,7 +1,9 @@
-//! Many joins, and what they leave behind: nothing.
+//! Many joins, and what they leave behind: nothing. Hostile bytes, and what they achieve: nothing.
+
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, ensure};
-use bench::joins::{self, Options};
+use bench::{hostile, joins};
 use tests::Server;
 
 /// Resident memory that a join may leave behind, averaged over the last 500: less than a tenth of what a transport
@@ -12,9 +14,8 @@ const GROWTH_LIMIT_KB: f64 = 2.0;
 fn a_thousand_joins_leave_no_descriptor_and_no_memory_behind() -> Result<()> {
     let server = Server::options().set("--workers", "2").start()?;
     let workers = server.workers()?;
-    let watched = bench::server::Server { address: server.authority().to_owned(), pid: server.pid() };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let report = runtime.block_on(joins::run(&watched, &Options { count: 1000, rooms_at_once: 5 }))?;
+    let options = joins::Options { count: 1000, rooms_at_once: 5 };
+    let report = runtime()?.block_on(joins::run(&watched(&server), &options))?;
     println!("{}", serde_json::to_string(&report)?);
     ensure!(report.joins >= 1000, "{} joins", report.joins);
     ensure!(
@@ -24,4 +25,32 @@ fn a_thousand_joins_leave_no_descriptor_and_no_memory_behind() -> Result<()> {
     );
     ensure!(server.workers()? == workers, "a worker died on the way:\n{}", server.log_tail());
     Ok(())
+}
+
+#[test]
+fn hostile_bytes_kill_no_process_and_disturb_no_bystander() -> Result<()> {
+    let server = Server::options().set("--workers", "2").start()?;
+    let workers = server.workers()?;
+    let options = hostile::Options { duration: Duration::from_secs(20), seed: seed()? };
+    println!("TUREEN_TEST_SEED={} replays this", options.seed);
+    let report = runtime()?.block_on(hostile::run(&watched(&server), &options))?;
+    println!("{}", serde_json::to_string(&report)?);
+    ensure!(server.workers()? == workers, "a worker died:\n{}", server.log_tail());
+    Ok(())
+}
+
+/// The seed that is asked for, else a new one each time.
+fn seed() -> Result<u64> {
+    match std::env::var("TUREEN_TEST_SEED") {
+        Ok(text) => Ok(text.parse()?),
+        Err(_) => Ok(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_micros() as u64),
+    }
+}
+
+fn watched(server: &Server) -> bench::server::Server {
+    bench::server::Server { address: server.authority().to_owned(), pid: server.pid() }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }

@@ -131,3 +131,22 @@ fn every_arrival_is_reported_at_its_time() {
         assert!((0.01..0.12).contains(&loss), "{loss}");
     }
 }
+
+#[test]
+fn an_outage_wider_than_a_feedback_packet_does_not_stop_the_feedback() {
+    for gap in [MAX_STATUSES - 1, MAX_STATUSES, MAX_STATUSES + 1, 3 * MAX_STATUSES] {
+        let start = Instant::now();
+        let mut generator = TransportFeedbackGenerator::new(Ssrc(0));
+        generator.record(100, Ssrc(1), start);
+        assert_eq!(feedback(&mut generator, start + ms(100)).len(), 1);
+        let after = 101 + gap as u16;
+        let mut out = Vec::new();
+        generator.record(after, Ssrc(1), start + ms(10_000));
+        assert!(generator.poll_feedback(start + ms(10_100), &mut out), "gap of {gap}");
+        assert!(!generator.poll_feedback(start + ms(10_100), &mut out), "gap of {gap}");
+        assert!(generator.packet_loss().is_finite());
+        generator.record(after + 1, Ssrc(1), start + ms(10_150));
+        let next = feedback(&mut generator, start + ms(10_300));
+        assert_eq!(next.first().map(|(seq, _)| *seq), Some(after + 1), "gap of {gap}");
+    }
+}
