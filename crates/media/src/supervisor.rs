@@ -1,6 +1,6 @@
 //! A pool of workers that are kept alive, each with a WebRtcServer on ports of its own.
 //!
-//! A worker that dies is started again: at once, then with growing delays, and in a crash loop only every half a
+//! A worker that dies, or lives but answers no more, is started again: at once, then with growing delays, and in a crash loop only every half a
 //! minute. The pool never hands out a worker that is known to be dead. It does not know rooms: who lost a Router hears
 //! it as [`crate::MediaEvent::WorkerDied`] and asks for another place.
 
@@ -34,6 +34,13 @@ use crate::{
 
 /// How long [`WorkerPool::place`] waits for a worker when none is alive: several starts fit into it.
 const PLACE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How often a worker is asked for a sign of life.
+const PULSE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long it may take to give one. A turn of its event loop takes a millisecond or two; who needs seconds carries no
+/// call any more.
+const PULSE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Events kept for a slow subscriber; workers do not die faster than that.
 const EVENTS: usize = 256;
@@ -415,7 +422,7 @@ async fn supervise(pool: Arc<Inner>, first: Placed) {
     loop {
         let started = Instant::now();
         let exit = tokio::select! {
-            exit = placed.worker.exited() => exit,
+            exit = ended(&placed.worker, index) => exit,
             () = until_closing(&mut closing) => {
                 pool.set(index, |slot| {
                     slot.state = WorkerState::Closed;
@@ -459,6 +466,28 @@ async fn supervise(pool: Arc<Inner>, first: Placed) {
         );
         pool.tell(PoolEvent::WorkerRespawned { index, pid, absent });
         placed = respawned;
+    }
+}
+
+/// Waits for a worker's end, and brings it about where the process lives but answers no more: to its rooms that is the
+/// same, and the rest of the way is that of any death.
+async fn ended(worker: &Worker, index: usize) -> WorkerExit {
+    let silence = async {
+        loop {
+            sleep(PULSE_INTERVAL).await;
+            // A refusal is a sign of life, too.
+            if timeout(PULSE_PATIENCE, worker.resource_usage()).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        exit = worker.exited() => exit,
+        () = silence => {
+            tracing::error!(index, pid = worker.pid(), "a media worker runs but does not answer: killing it");
+            worker.kill();
+            worker.exited().await
+        }
     }
 }
 

@@ -7,9 +7,9 @@ use std::{num::NonZeroUsize, path::PathBuf, process::Command, time::Duration};
 
 use media::{
     AudioLevelObserverOptions, ConsumerEvent, ConsumerOptions, EventReceiver, ListenAddress, MediaError,
-    MediaEvent, PoolSettings, Producer, ProducerId, ProducerOptions, RefusalKind, Router, RouterOptions,
-    WebRtcListen, WebRtcServer, WebRtcTransport, WebRtcTransportOptions, Worker, WorkerPool, WorkerSettings,
-    event_queue,
+    MediaEvent, PoolEvent, PoolSettings, Producer, ProducerId, ProducerOptions, RefusalKind, Router,
+    RouterOptions, WebRtcListen, WebRtcServer, WebRtcTransport, WebRtcTransportOptions, Worker, WorkerPool,
+    WorkerSettings, event_queue,
 };
 use ortc::{DtlsParameters, DtlsRole, MediaKind, RtpCapabilities, RtpParameters, TransportProtocol};
 use serde_json::json;
@@ -25,6 +25,16 @@ fn binary() -> PathBuf {
         );
         beside
     })
+}
+
+fn one_worker(base_port: Option<u16>) -> PoolSettings {
+    PoolSettings {
+        worker: WorkerSettings::new(binary()),
+        workers: NonZeroUsize::new(1),
+        listen: vec![ListenAddress { ip: [127, 0, 0, 1].into(), announced_address: None }],
+        base_port,
+        tcp: true,
+    }
 }
 
 /// One worker with a Router.
@@ -268,15 +278,7 @@ async fn a_port_in_use_is_refused() {
 async fn a_room_hears_of_its_workers_death_and_finds_another_place_within_a_second() {
     // A port that was free a moment ago: the respawned worker must bind it again.
     let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let pool = WorkerPool::start(PoolSettings {
-        worker: WorkerSettings::new(binary()),
-        workers: NonZeroUsize::new(1),
-        listen: vec![ListenAddress { ip: [127, 0, 0, 1].into(), announced_address: None }],
-        base_port: Some(port),
-        tcp: true,
-    })
-    .await
-    .unwrap();
+    let pool = WorkerPool::start(one_worker(Some(port))).await.unwrap();
     let (events, mut received) = event_queue(64);
     let options =
         || RouterOptions { id: None, media_codecs: ortc::default_media_codecs(), events: events.clone() };
@@ -301,5 +303,25 @@ async fn a_room_hears_of_its_workers_death_and_finds_another_place_within_a_seco
     println!("from kill -9 to a Router on the next worker: {} ms", absent.as_millis());
     assert!(absent < Duration::from_secs(1), "{absent:?}");
     assert_eq!(next.web_rtc_server.dump().await.unwrap().udp_sockets[0].port, port);
+    pool.close().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_lives_but_does_not_answer_is_replaced() {
+    let pool = WorkerPool::start(one_worker(None)).await.unwrap();
+    let mut events = pool.events();
+    let stopped = pool.place().await.unwrap().worker.pid();
+    assert!(Command::new("kill").args(["-STOP", &stopped.to_string()]).status().unwrap().success());
+    let deaths = async {
+        loop {
+            match events.recv().await.unwrap() {
+                PoolEvent::WorkerDied { pid, .. } => return pid,
+                _ => {}
+            }
+        }
+    };
+    let died = tokio::time::timeout(Duration::from_secs(20), deaths).await.unwrap();
+    assert_eq!(died, stopped);
+    assert_ne!(pool.place().await.unwrap().worker.pid(), stopped);
     pool.close().await;
 }
