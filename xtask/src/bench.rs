@@ -20,7 +20,10 @@ pub(crate) fn bench(name: &str, mut arguments: Vec<String>) -> Result<()> {
             }
             steps.require("browser", || debian::ensure(debian::TO_TEST))?;
             let node = run::build(&mut steps, &["tureen", "worker"])?;
-            let server = Server::start(&listen_anywhere())?;
+            let mut arguments = listen_anywhere().to_vec();
+            // Twenty kills of two workers in a row would be a crash loop.
+            arguments.extend(["--workers".to_owned(), "8".to_owned()]);
+            let server = Server::start(&arguments)?;
             let run = json!({ "serverPid": server.pid() });
             scenario(&node, &server, if name == "failover" { "worker-kill" } else { name }, &run)
         }

@@ -76,24 +76,15 @@ fn a_call_returns_after_ten_seconds_without_udp() -> Result<()> {
 const KILLS_A_SERVER: usize = 4;
 const SERVERS: usize = 5;
 
+/// Eight workers, because a worker that is killed five times in a minute is, rightly, left alone for a while.
 #[test]
 fn a_killed_worker_s_calls_return_within_two_seconds() -> Result<()> {
-    let mut times: Vec<u64> = Vec::new();
-    for _ in 0..SERVERS {
-        let server = Server::options().set("--workers", "2").start()?;
-        let before = server.workers()?;
-        assert_eq!(before.len(), 2, "two workers were asked for");
-        let args = json!({ "serverPid": server.pid(), "runs": KILLS_A_SERVER, "limitMs": 2000 });
-        let result = run_scenario("worker-kill", &server, &args, minutes(3))?;
-        let measured = result["milliseconds"].as_array().context("the scenario gives its times")?;
-        times.extend(measured.iter().filter_map(serde_json::Value::as_u64));
-        assert_ne!(server.workers()?, before, "a killed worker is replaced");
-    }
-    times.sort_unstable();
-    assert_eq!(times.len(), KILLS_A_SERVER * SERVERS);
-    println!(
-        "kill -9 of a worker to video on both pages: median {} ms, worst {} ms of 20",
-        times[10], times[19]
-    );
+    const WORKERS: usize = 8;
+    let server = Server::options().set("--workers", WORKERS.to_string()).start()?;
+    assert_eq!(server.workers()?.len(), WORKERS);
+    let args = json!({ "serverPid": server.pid(), "runs": 20, "limitMs": 2000 });
+    run_scenario("worker-kill", &server, &args, minutes(6))?;
+    let killed = server.log().iter().filter(|line| line.contains("a media worker died")).count();
+    assert_eq!(killed, 20, "each kill is told once");
     Ok(())
 }
