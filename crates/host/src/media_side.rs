@@ -31,6 +31,8 @@ const VOLUME_THRESHOLD: i8 = -80;
 /// How many workers are tried that die while they are asked for a router.
 const PLACE_ATTEMPTS: usize = 4;
 
+const WORKER_DIED: &str = "the media worker died";
+
 /// What routers and transports are like.
 #[derive(Debug, Clone)]
 pub struct MediaSettings {
@@ -55,14 +57,22 @@ impl Default for MediaSettings {
 /// Media work under way.
 pub(crate) type Work = Pin<Box<dyn Future<Output = Finished> + Send>>;
 
-type Outcomes = Pin<Box<dyn Future<Output = Result<Outcome, MediaFailure>> + Send>>;
+type Outcomes = Pin<Box<dyn Future<Output = Result<Outcome, Failed>> + Send>>;
 
 /// Media work that ended. Given back to [`MediaSide::finish`], which keeps the handles in it.
 pub(crate) struct Finished {
     op: OpId,
     /// Which of the room's routers it was done on.
     generation: u64,
-    result: Result<Outcome, MediaFailure>,
+    result: Result<Outcome, Failed>,
+}
+
+/// Why media work came to nothing.
+enum Failed {
+    /// The worker has ended, and all that the room had on it.
+    WorkerGone,
+    /// Anything else.
+    Otherwise(MediaFailure),
 }
 
 enum Outcome {
@@ -106,7 +116,9 @@ impl MediaSide {
         Box::pin(async move { Finished { op, generation, result: work.await } })
     }
 
-    /// Keeps what an operation made, and says what the room is to be told. Nothing, if it belongs to a lost router.
+    /// Keeps what an operation made, and says what the room is to be told. Nothing, if it belongs to a router that is
+    /// lost or about to be: then [`Event::RouterLost`] speaks for all, and a client that is told to join again must
+    /// not hear of an error before.
     pub(crate) fn finish(&mut self, finished: Finished) -> Option<Event> {
         let Finished { op, generation, result } = finished;
         if generation != self.generation {
@@ -115,9 +127,13 @@ impl MediaSide {
         let result = match result {
             // Its WorkerDied came before it was ours, and was not taken for ours.
             Ok(Outcome::Home(home)) if home.router.is_closed() => {
-                Err(MediaFailure::Unavailable("the media worker died".to_owned()))
+                Err(MediaFailure::Unavailable(WORKER_DIED.to_owned()))
             }
-            other => other.map(|outcome| self.keep(outcome)),
+            Ok(outcome) => Ok(self.keep(outcome)),
+            Err(Failed::WorkerGone) if self.home.is_some() => return None,
+            Err(_) if self.home.as_ref().is_some_and(|home| home.router.is_closed()) => return None,
+            Err(Failed::WorkerGone) => Err(MediaFailure::Unavailable(WORKER_DIED.to_owned())),
+            Err(Failed::Otherwise(failure)) => Err(failure),
         };
         if let Err(failure) = &result {
             warn!(?failure, "media work failed");
@@ -262,7 +278,7 @@ impl MediaSide {
                 self.on_producer(&id, |producer| async move { producer.resume().await })
             }
             MediaOp::Consume { transport, producer, rtp_capabilities } => {
-                self.consume(transport, producer, &rtp_capabilities)
+                self.consume(transport, producer, rtp_capabilities)
             }
             MediaOp::CloseConsumer(id) => match self.objects.remove_consumer(&id) {
                 Some(consumer) => done(async move { consumer.close().await }),
@@ -295,32 +311,39 @@ impl MediaSide {
         let (pool, events, media_codecs) =
             (self.pool.clone(), self.events.clone(), self.settings.codecs.clone());
         Box::pin(async move {
-            let mut attempt = 1;
-            let (placed, router) = loop {
-                let placed =
-                    pool.place().await.map_err(|error| MediaFailure::Unavailable(error.to_string()))?;
+            for attempt in 1..=PLACE_ATTEMPTS {
+                let last = attempt == PLACE_ATTEMPTS;
+                let placed = pool
+                    .place()
+                    .await
+                    .map_err(|error| Failed::Otherwise(MediaFailure::Unavailable(error.to_string())))?;
                 let options =
                     RouterOptions { id: None, media_codecs: media_codecs.clone(), events: events.clone() };
-                match placed.worker.create_router(options).await {
-                    Ok(router) => break (placed, router),
+                let router = match placed.worker.create_router(options).await {
+                    Ok(router) => router,
                     // It died under our hands: the pool knows by now, and has others.
-                    Err(MediaError::WorkerGone) if attempt < PLACE_ATTEMPTS => attempt += 1,
+                    Err(MediaError::WorkerGone) if !last => continue,
+                    // It lives but does not answer: it is of no use to anyone.
+                    Err(MediaError::Timeout { .. }) if !last => {
+                        placed.worker.kill();
+                        continue;
+                    }
                     Err(error) => return Err(failure(error)),
+                };
+                let volumes = match router.create_audio_level_observer(volume_options()).await {
+                    Ok(volumes) => Some(volumes),
+                    Err(MediaError::WorkerGone | MediaError::Closed) if !last => continue,
+                    Err(error) => {
+                        warn!(%error, "no audio level observer: nobody is told who speaks");
+                        None
+                    }
+                };
+                if router.is_closed() && !last {
+                    continue;
                 }
-            };
-            let options = AudioLevelObserverOptions {
-                max_entries: 1,
-                threshold: VOLUME_THRESHOLD,
-                interval_ms: VOLUME_INTERVAL_MS,
-            };
-            let volumes = match router.create_audio_level_observer(options).await {
-                Ok(volumes) => Some(volumes),
-                Err(error) => {
-                    warn!(%error, "no audio level observer: nobody is told who speaks");
-                    None
-                }
-            };
-            Ok(Outcome::Home(Home { router, server: placed.web_rtc_server, volumes }))
+                return Ok(Outcome::Home(Home { router, server: placed.web_rtc_server, volumes }));
+            }
+            Err(Failed::WorkerGone)
         })
     }
 
@@ -342,16 +365,14 @@ impl MediaSide {
         &mut self,
         transport: TransportId,
         producer: ProducerId,
-        rtp_capabilities: &ortc::RtpCapabilities,
+        rtp_capabilities: Arc<ortc::RtpCapabilities>,
     ) -> Outcomes {
         let (Some(handle), Some(of)) = (self.objects.transport(&transport), self.objects.producer(&producer))
         else {
             return gone("transport or producer");
         };
-        let options = ConsumerOptions {
-            paused: true,
-            ..ConsumerOptions::new(of.id().clone(), rtp_capabilities.clone())
-        };
+        let options =
+            ConsumerOptions { paused: true, ..ConsumerOptions::new(of.id().clone(), rtp_capabilities) };
         Box::pin(async move {
             let consumer = handle.transport().consume(options).await.map_err(failure)?;
             Ok(Outcome::Consumer(consumer, transport, producer))
@@ -399,6 +420,10 @@ impl MediaSide {
     }
 }
 
+fn volume_options() -> AudioLevelObserverOptions {
+    AudioLevelObserverOptions { max_entries: 1, threshold: VOLUME_THRESHOLD, interval_ms: VOLUME_INTERVAL_MS }
+}
+
 fn plain(ask: impl Future<Output = Result<MediaDone, MediaError>> + Send + 'static) -> Outcomes {
     Box::pin(async move { ask.await.map(Outcome::Plain).map_err(failure) })
 }
@@ -412,23 +437,23 @@ fn nothing_to_do() -> Outcomes {
 }
 
 fn gone(what: &'static str) -> Outcomes {
-    Box::pin(std::future::ready(Err(MediaFailure::Unavailable(format!("the {what} is gone")))))
+    let text = format!("the {what} is gone");
+    Box::pin(std::future::ready(Err(Failed::Otherwise(MediaFailure::Unavailable(text)))))
 }
 
-fn failure(error: MediaError) -> MediaFailure {
+fn failure(error: MediaError) -> Failed {
     let text = error.to_string();
-    match error {
+    Failed::Otherwise(match error {
+        MediaError::WorkerGone => return Failed::WorkerGone,
         MediaError::Negotiation(_)
         | MediaError::Refused { kind: RefusalKind::Type, .. }
         | MediaError::NoSuchProducer(_)
         | MediaError::TooLong(_) => MediaFailure::Refused(text),
-        MediaError::WorkerGone | MediaError::Closed | MediaError::Timeout { .. } => {
-            MediaFailure::Unavailable(text)
-        }
+        MediaError::Closed | MediaError::Timeout { .. } => MediaFailure::Unavailable(text),
         MediaError::Refused { .. } | MediaError::UnexpectedAnswer(_) | MediaError::DuplicateId(_) => {
             MediaFailure::Internal(text)
         }
-    }
+    })
 }
 
 /// Statistics and scores are plain structs of numbers and text: they have a JSON form.

@@ -205,6 +205,11 @@ impl Channel {
         let _ = ended.wait_for(|ended| *ended).await;
     }
 
+    /// Whether nothing more will be read.
+    pub(crate) fn has_ended(&self) -> bool {
+        *self.0.ended.borrow()
+    }
+
     /// Lets the queue run empty, then closes the pipe towards the worker.
     pub(crate) fn finish(&self) {
         lock(&self.0.outgoing).take();

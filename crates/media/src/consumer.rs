@@ -24,8 +24,8 @@ pub struct ConsumerOptions {
     pub id: Option<ConsumerId>,
     /// What it forwards.
     pub producer_id: ProducerId,
-    /// What the endpoint can receive.
-    pub rtp_capabilities: RtpCapabilities,
+    /// What the endpoint can receive, put in order once by [`ortc::normalize_rtp_capabilities`] for all its Consumers.
+    pub rtp_capabilities: Arc<RtpCapabilities>,
     /// Whether it starts paused. Start so, and resume once the endpoint is ready: nothing is lost on its way then.
     pub paused: bool,
     /// Its `mid`; `None` for the next free number of its transport.
@@ -41,7 +41,7 @@ pub struct ConsumerOptions {
 impl ConsumerOptions {
     /// A paused Consumer with a random id and defaults.
     #[must_use]
-    pub fn new(producer_id: ProducerId, rtp_capabilities: RtpCapabilities) -> Self {
+    pub fn new(producer_id: ProducerId, rtp_capabilities: Arc<RtpCapabilities>) -> Self {
         Self {
             id: None,
             producer_id,

@@ -141,13 +141,14 @@ impl Transport {
     /// request.
     pub async fn consume(&self, options: ConsumerOptions) -> Result<Consumer, MediaError> {
         let producer = self.find_producer(&options.producer_id)?;
-        let mut capabilities = options.rtp_capabilities;
-        ortc::normalize_rtp_capabilities(&mut capabilities);
         let enable_rtx = options.enable_rtx.unwrap_or(producer.kind == ortc::MediaKind::Video);
         let ssrc = random_ssrc();
         let ssrcs = ConsumerSsrcs { ssrc, rtx_ssrc: enable_rtx.then_some(ssrc + 1) };
-        let mut rtp_parameters =
-            ortc::consumer_rtp_parameters(&producer.consumable_rtp_parameters, &capabilities, ssrcs)?;
+        let mut rtp_parameters = ortc::consumer_rtp_parameters(
+            &producer.consumable_rtp_parameters,
+            &options.rtp_capabilities,
+            ssrcs,
+        )?;
         rtp_parameters.mid = Some(options.mid.unwrap_or_else(|| self.next_mid()));
         let consuming = Consuming {
             id: options.id.unwrap_or_else(ConsumerId::random),

@@ -133,10 +133,10 @@ impl Worker {
         self.0.pid
     }
 
-    /// Whether it still runs.
+    /// Whether it still runs. One that has shut its channel is at its end, though its process may not know it yet.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.0.exit.borrow().is_none()
+        self.0.exit.borrow().is_none() && !self.0.roots.channel.has_ended()
     }
 
     /// Waits for its end.

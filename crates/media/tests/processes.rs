@@ -103,6 +103,20 @@ async fn a_worker_that_does_not_end_is_killed() {
 }
 
 #[tokio::test]
+async fn a_worker_that_shut_its_channel_does_not_count_as_running_though_it_lives() {
+    let lines = Lines::new();
+    // What makes no sense ends the channel; the process would stay until its deadline.
+    let settings = WorkerSettings {
+        close_deadline: Duration::from_secs(60),
+        ..lines.settings(&[("FAKE_SAYS", "running"), ("FAKE_ANSWERS", "garbage"), ("FAKE_DEAF", "1")])
+    };
+    let worker = Worker::spawn(&settings).await.unwrap();
+    assert!(worker.is_running());
+    assert!(matches!(worker.dump().await, Err(MediaError::WorkerGone)));
+    assert!(!worker.is_running() && lives(worker.pid()));
+}
+
+#[tokio::test]
 async fn dropping_the_last_handle_ends_the_process() {
     let lines = Lines::new();
     let worker =

@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what fails in a test may panic")]
 
-use std::{num::NonZeroUsize, path::PathBuf, process::Command, time::Duration};
+use std::{num::NonZeroUsize, path::PathBuf, process::Command, sync::Arc, time::Duration};
 
 use media::{
     AudioLevelObserverOptions, ConsumerEvent, ConsumerOptions, EventReceiver, ListenAddress, MediaError,
@@ -111,8 +111,8 @@ fn dtls() -> DtlsParameters {
     .unwrap()
 }
 
-fn capabilities(router: &Router) -> RtpCapabilities {
-    router.rtp_capabilities().clone()
+fn capabilities(router: &Router) -> Arc<RtpCapabilities> {
+    Arc::new(router.rtp_capabilities().clone())
 }
 
 async fn produce_audio(transport: &WebRtcTransport) -> Producer {
@@ -213,7 +213,7 @@ async fn what_makes_no_sense_is_refused() {
     assert_eq!(stage.worker.object_counts().producers, 1);
     let unknown = ConsumerOptions::new(ProducerId::random(), capabilities(&stage.router));
     assert!(matches!(transport.consume(unknown).await, Err(MediaError::NoSuchProducer(_))));
-    let deaf = ConsumerOptions::new(producer.id().clone(), RtpCapabilities::default());
+    let deaf = ConsumerOptions::new(producer.id().clone(), Arc::default());
     assert!(matches!(transport.consume(deaf).await, Err(MediaError::Negotiation(_))));
     assert!(matches!(
         transport.produce(ProducerOptions::new(MediaKind::Audio, vp8_simulcast())).await,
@@ -314,9 +314,8 @@ async fn a_worker_that_lives_but_does_not_answer_is_replaced() {
     assert!(Command::new("kill").args(["-STOP", &stopped.to_string()]).status().unwrap().success());
     let deaths = async {
         loop {
-            match events.recv().await.unwrap() {
-                PoolEvent::WorkerDied { pid, .. } => return pid,
-                _ => {}
+            if let PoolEvent::WorkerDied { pid, .. } = events.recv().await.unwrap() {
+                return pid;
             }
         }
     };

@@ -3,8 +3,10 @@
 
 use serde_json::{Map, Value, json};
 
-/// The longest frame, in bytes: protoo's own limit. Checked before anything is parsed.
-pub(crate) const MAX_FRAME_BYTES: usize = 960_000;
+/// The longest frame from a client, in bytes; checked before anything is parsed. What a client says of its codecs is
+/// passed on to every receiver, so that protoo's own 960,000 would be multiplied. The capabilities of a browser, the
+/// longest message there is, stay far below.
+pub(crate) const MAX_FRAME_BYTES: usize = 131_072;
 /// The deepest nesting. RTP parameters need 6 levels; a parser's stack allows many more than this.
 const MAX_DEPTH: usize = 32;
 /// Values in one frame. The RTP capabilities of a browser have about 900.
@@ -55,7 +57,7 @@ pub(crate) struct ResponseError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CodecError {
     /// More than [`MAX_FRAME_BYTES`].
-    #[error("a frame of {0} bytes: at most 960000 are allowed")]
+    #[error("a frame of {0} bytes: at most {MAX_FRAME_BYTES} are allowed")]
     TooLong(usize),
     /// More brackets within brackets than any method needs.
     #[error("JSON nested deeper than 32 levels")]

@@ -10,6 +10,7 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use host::{Session, SessionGone, ToClient};
+use rand::RngExt;
 use room::{AskId, Reply, RequestId, close_code};
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -23,6 +24,8 @@ use crate::limits::{Bucket, GatewayLimits};
 const SEND_DEADLINE: Duration = Duration::from_secs(10);
 /// Messages written per flush.
 const WRITE_BATCH: usize = 64;
+/// The first question's id is drawn below this.
+const FIRST_ASKS: u64 = 1 << 31;
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -48,6 +51,8 @@ struct Connection {
     limits: Arc<GatewayLimits>,
     dialect: Dialect,
     bucket: Bucket,
+    /// What is borne of a client beyond its rate and of answers that nobody asked for.
+    patience: Bucket,
     malformed: u32,
     last_request: u64,
     requests: HashMap<RequestId, Waiting>,
@@ -102,12 +107,14 @@ impl Connection {
         Self {
             session,
             bucket: Bucket::new(&limits, now),
+            patience: Bucket::new(&limits, now),
             limits,
             dialect: Dialect::default(),
             malformed: 0,
             last_request: 0,
             requests: HashMap::new(),
-            last_ask: 0,
+            // protoo's clients may send answers to an older connection's questions over this one: those must fit none.
+            last_ask: rand::rng().random_range(0..FIRST_ASKS),
             asks: HashMap::new(),
             last_seen: now,
             last_ping: now,
@@ -163,12 +170,13 @@ impl Connection {
         self.last_seen = now;
         match message {
             Message::Text(text) => match codec::parse(text.as_str()) {
-                Ok(Frame::Response { id, result }) => {
-                    if let Some((ask, _)) = self.asks.remove(&id) {
-                        self.session.answer(ask, result.is_ok()).await?;
+                Ok(Frame::Response { id, result }) => match self.asks.remove(&id) {
+                    Some((ask, _)) => Ok(self.session.answer(ask, result.is_ok()).await?),
+                    None => {
+                        count("unknown_answer");
+                        self.bear(now)
                     }
-                    Ok(())
-                }
+                },
                 Ok(Frame::Request { id, method, data }) => self.request(Some(id), &method, data, now).await,
                 Ok(Frame::Notification { method, data }) => self.request(None, &method, data, now).await,
                 Err(error) => self.malformed(&error),
@@ -185,7 +193,7 @@ impl Connection {
         if !self.bucket.take(now) {
             count("rate_limited");
             self.refuse(id, 429, "too many messages: slow down");
-            return Ok(());
+            return self.bear(now);
         }
         if self.requests.len() >= self.limits.requests_in_flight {
             count("too_many_in_flight");
@@ -205,6 +213,15 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// Bears with one more message that should not have come, or no longer.
+    fn bear(&mut self, now: Instant) -> Result<(), End> {
+        if self.patience.take(now) {
+            return Ok(());
+        }
+        count("flood");
+        Err(End::Close { code: close_code::PROTOCOL, reason: "too many messages, in spite of refusals" })
     }
 
     fn malformed(&mut self, error: &CodecError) -> Result<(), End> {

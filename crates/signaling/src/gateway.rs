@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use axum::extract::ws::WebSocketUpgrade;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use host::{ConnectError, Host};
 use rand::RngExt;
@@ -35,6 +36,12 @@ impl Gateway {
         if !asks_for_protoo(headers) {
             refused("subprotocol");
             let text = "the WebSocket subprotocol must be \"protoo\"";
+            return (StatusCode::FORBIDDEN, text).into_response();
+        }
+        if !from_allowed_page(headers, &self.limits.allowed_origins) {
+            refused("origin");
+            let text = "pages of this origin may not connect: the server's operator can add it to \
+                        limits.session.allowed_origins";
             return (StatusCode::FORBIDDEN, text).into_response();
         }
         let (room, peer) = match ids(query) {
@@ -79,6 +86,22 @@ fn asks_for_protoo(headers: &HeaderMap) -> bool {
         .any(|protocol| protocol.trim() == SUBPROTOCOL)
 }
 
+/// Whether the page that connects, if it is one, came from this host or is allowed by name (RFC 6455 section 10.2).
+/// Ports may differ: a page may be served beside the server.
+fn from_allowed_page(headers: &HeaderMap, allowed: &[String]) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else { return true };
+    let Ok(origin) = origin.to_str() else { return false };
+    if allowed.iter().any(|allowed| allowed.trim_end_matches('/').eq_ignore_ascii_case(origin)) {
+        return true;
+    }
+    let page = origin.parse::<Uri>().ok();
+    let own = headers.get(header::HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
+    match (page.as_ref().and_then(Uri::host), &own) {
+        (Some(page), Some(own)) => page.eq_ignore_ascii_case(own.host()),
+        _ => false,
+    }
+}
+
 /// Reads both ids. Clients of the classic web application send the word `undefined` for what they were not given.
 fn ids(query: &str) -> Result<(RoomId, PeerId), IdError> {
     let pairs: Vec<(String, String)> =
@@ -114,6 +137,27 @@ mod tests {
         assert_ne!(ids("").expect("made").0, ids("").expect("made").0);
         assert!(ids("roomId=a%2Fb").is_err());
         assert!(ids(&format!("roomId={}", "x".repeat(200))).is_err());
+    }
+
+    #[test]
+    fn pages_come_from_this_host_or_are_allowed_by_name() {
+        let allowed = vec!["https://App.example.org/".to_owned(), "null".to_owned()];
+        let passes = |origin: &str, host: &str, allowed: &[String]| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ORIGIN, origin.parse().expect("header"));
+            headers.insert(header::HOST, host.parse().expect("header"));
+            from_allowed_page(&headers, allowed)
+        };
+        assert!(from_allowed_page(&HeaderMap::new(), &[]));
+        assert!(passes("http://127.0.0.1:3000", "127.0.0.1:4443", &[]));
+        assert!(passes("https://Call.example.org", "call.example.org", &[]));
+        assert!(passes("http://[::1]:3000", "[::1]:4443", &[]));
+        for other in ["https://evil.example", "http://localhost:4443", "null", ""] {
+            assert!(!passes(other, "127.0.0.1:4443", &[]), "{other}");
+        }
+        assert!(passes("https://app.example.org", "127.0.0.1:4443", &allowed));
+        assert!(passes("null", "127.0.0.1:4443", &allowed));
+        assert!(!passes("http://app.example.org", "127.0.0.1:4443", &allowed));
     }
 
     #[test]

@@ -9,12 +9,16 @@ use serde::{Deserialize, Serialize};
 #[serde(default, deny_unknown_fields)]
 pub struct GatewayLimits {
     /// Requests and notifications a second, in the long run. Answers to the server's own requests are not counted:
-    /// there are no more of them than questions.
+    /// there are no more of them than questions. Above it requests are refused; as many refused ones and answers that
+    /// nobody asked for are borne, then the session is closed.
     pub messages_per_second: u32,
     /// As many may come at once after a quiet time.
     pub message_burst: u32,
     /// Requests that one client may have unanswered.
     pub requests_in_flight: usize,
+    /// Web pages that may connect although they were served under another host name than the server's, written as
+    /// browsers send it in `Origin`: `https://app.example.org`. Programs that send no `Origin` are not asked.
+    pub allowed_origins: Vec<String>,
     /// Frames that are no protoo messages before the session is closed.
     pub malformed_frames: u32,
     /// The time between WebSocket pings, in milliseconds.
@@ -31,6 +35,7 @@ impl Default for GatewayLimits {
             messages_per_second: 50,
             message_burst: 400,
             requests_in_flight: 64,
+            allowed_origins: Vec::new(),
             malformed_frames: 10,
             ping_interval_ms: 5000,
             silence_ms: 15_000,

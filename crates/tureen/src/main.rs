@@ -1,5 +1,6 @@
 //! `tureen`: the shipped binary. Arguments become settings, settings become a running server; nothing else is here.
 
+mod accept;
 mod cli;
 mod config;
 mod endpoints;

@@ -16,12 +16,17 @@ use signaling::Gateway;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
+use crate::accept::Door;
 use crate::config::Checked;
 use crate::endpoints::{Served, endpoints};
 use crate::metrics::Metrics;
 
 /// How long a client may take to send the head of an HTTP request.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
+/// A connection on which nothing moves for this long ends, unless sessions are allowed a longer silence.
+const IDLE_DEADLINE: Duration = Duration::from_secs(20);
+/// Connections beside those of sessions: for the page, health, metrics and handshakes.
+const OTHER_CONNECTIONS: usize = 1024;
 /// How long rooms may take to say goodbye to their clients.
 const ROOMS_DEADLINE: Duration = Duration::from_secs(3);
 /// How long open connections may take to end after that.
@@ -65,6 +70,10 @@ pub(crate) async fn serve(checked: Checked) -> Result<()> {
             },
         },
     );
+    let silence = Duration::from_millis(config.limits.session.silence_ms);
+    let idle = IDLE_DEADLINE.max(silence.saturating_add(Duration::from_secs(5)));
+    let connections = config.limits.sessions.saturating_add(OTHER_CONNECTIONS);
+    let door = Door::new(NoDelayAcceptor::new(), connections, idle);
     let gateway = Gateway::new(host.clone(), config.limits.session);
     let served = Served { gateway, host: host.clone(), pool: pool.clone(), metrics };
     let app = endpoints(served).into_make_service();
@@ -76,12 +85,12 @@ pub(crate) async fn serve(checked: Checked) -> Result<()> {
         match tls {
             Some(tls) => {
                 let acceptor = RustlsAcceptor::new(RustlsConfig::from_config(tls));
-                let mut server = plain.acceptor(acceptor.acceptor(NoDelayAcceptor::new()));
+                let mut server = plain.acceptor(acceptor.acceptor(door));
                 server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
                 server.serve(app).await
             }
             None => {
-                let mut server = plain.acceptor(NoDelayAcceptor::new());
+                let mut server = plain.acceptor(door);
                 server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
                 server.serve(app).await
             }

@@ -10,11 +10,14 @@ use std::sync::Mutex;
 
 use anyhow::{Context, Result};
 use media::WorkerStatus;
-use metrics::{counter, describe_counter};
+use metrics::{counter, describe_counter, describe_gauge, gauge};
 use tempfile::TempDir;
 
 /// The variable that names the folder to a worker.
 const VARIABLE: &str = "TUREEN_WORKER_COUNTERS";
+
+/// What begins with this in a worker's file is how many objects of a kind it has; all else only grows.
+const NOW: &str = "now_";
 
 /// The counters of all workers, summed up over the processes that followed one another in a place.
 #[derive(Debug)]
@@ -37,6 +40,7 @@ impl WorkerCounters {
             "tureen_worker_events_total",
             "What media workers did, dropped or refused, by event."
         );
+        describe_gauge!("tureen_worker_objects", "What media workers have now, by kind.");
         let folder = tempfile::Builder::new().prefix("tureen-counters-").tempdir();
         let folder = folder.context("cannot make a folder for the workers' counters")?;
         Ok(Self { folder, seen: Mutex::default() })
@@ -62,8 +66,14 @@ impl WorkerCounters {
                 *last = Seen { pid, values: BTreeMap::new() };
             }
             for (event, value) in &values {
-                let grown = value.saturating_sub(last.values.get(event).copied().unwrap_or(0));
                 let place = worker.index.to_string();
+                if let Some(kind) = event.strip_prefix(NOW) {
+                    // Exact below 2^53 objects.
+                    gauge!("tureen_worker_objects", "worker" => place, "kind" => kind.to_owned())
+                        .set(*value as f64);
+                    continue;
+                }
+                let grown = value.saturating_sub(last.values.get(event).copied().unwrap_or(0));
                 counter!("tureen_worker_events_total", "worker" => place, "event" => event.clone())
                     .increment(grown);
             }

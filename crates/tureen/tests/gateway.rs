@@ -9,7 +9,7 @@ mod server;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use client::{Client, Said, refused};
+use client::{Client, Said, refused, status_for_page};
 use serde_json::json;
 use server::{Server, eventually};
 
@@ -108,6 +108,87 @@ async fn the_door_says_why_it_stays_shut() -> Result<()> {
 }
 
 #[tokio::test]
+async fn pages_of_other_hosts_stay_outside_unless_allowed() -> Result<()> {
+    let allowed = [("TUREEN_LIMITS__SESSION__ALLOWED_ORIGINS", r#"["https://app.example.org"]"#)];
+    let server = Server::start(&[], &allowed).await?;
+    let path = "/?roomId=r&peerId=p";
+    for (origin, status) in [
+        ("https://evil.example", 403),
+        ("null", 403),
+        ("http://app.example.org", 403),
+        // Another port of this host, and what is allowed: let in.
+        ("http://127.0.0.1:3000", 101),
+        ("https://app.example.org", 101),
+    ] {
+        assert_eq!(status_for_page(&server, path, origin).await?, status, "{origin}");
+    }
+    assert!(server.metrics().await?.contains("tureen_signaling_refused_total{why=\"origin\"} 3\n"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_goes_on_after_refusals_or_answers_what_nobody_asked_is_shown_the_door() -> Result<()> {
+    let limits = [
+        ("TUREEN_LIMITS__SESSION__MESSAGES_PER_SECOND", "1"),
+        ("TUREEN_LIMITS__SESSION__MESSAGE_BURST", "20"),
+    ];
+    let server = Server::start(&[], &limits).await?;
+    let asking = r#"{"request":true,"id":1,"method":"nonsense","data":{}}"#;
+    let answering = r#"{"response":true,"id":1,"ok":true,"data":{}}"#;
+    for (peer, text, times) in [("ann", asking, 60), ("bob", answering, 40)] {
+        let mut client = Client::connect(&server, "r", peer).await?;
+        for _ in 0..times {
+            // The server may have hung up before the last.
+            if client.text(text).await.is_err() {
+                break;
+            }
+        }
+        assert_eq!(client.closed().await?, 4004, "{peer}");
+    }
+    assert!(server.metrics().await?.contains("tureen_signaling_errors_total{what=\"flood\"} 2\n"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn answers_meant_for_an_older_connection_fit_no_question_of_the_new_one() -> Result<()> {
+    let server = Server::start(&[], &[]).await?;
+    let mut ann = Client::connect(&server, "r", "ann").await?;
+    let capabilities = ann.ask("getRouterRtpCapabilities", json!({})).await?;
+    let send = ann.transport(true).await?;
+    ann.join("Ann", &capabilities).await?;
+    ann.produce(&send, 1).await?;
+    let mut first_asks = std::collections::BTreeSet::new();
+    for _ in 0..4 {
+        let mut bob = Client::connect(&server, "r", "bob").await?;
+        bob.transport(false).await?;
+        bob.join("Bob", &capabilities).await?;
+        bob.asked("newConsumer").await?;
+        first_asks.insert(bob.last_asked);
+    }
+    assert_eq!(first_asks.len(), 4);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_request_that_a_dying_worker_leaves_unanswered_is_no_error_but_a_call_to_rejoin() -> Result<()> {
+    let server = Server::start(&[], &[]).await?;
+    let mut ann = Client::connect(&server, "r", "ann").await?;
+    ann.ask("getRouterRtpCapabilities", json!({})).await?;
+    let worker = server.workers()?.into_iter().next().expect("a worker");
+    server::stop(worker)?;
+    let data = json!({ "forceTcp": false, "producing": true, "consuming": false, "sctpCapabilities": "" });
+    let create = json!({ "request": true, "id": 77, "method": "createWebRtcTransport", "data": data });
+    ann.text(&create.to_string()).await?;
+    // Answered by the room itself, after it has passed the first on.
+    let error =
+        ann.ask("pauseConsumer", json!({ "consumerId": "c" })).await.expect_err("no such").to_string();
+    assert!(error.starts_with("404"), "{error}");
+    server::kill(worker)?;
+    assert_eq!(ann.next().await?, Said::Closed(4001));
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_second_connection_of_a_peer_ends_the_first_for_good() -> Result<()> {
     let server = Server::start(&[], &[]).await?;
     let mut first = Client::connect(&server, "r", "ann").await?;
@@ -139,7 +220,14 @@ async fn when_a_worker_is_killed_clients_are_sent_to_rejoin_and_find_a_live_one(
             Ok(server.metrics().await?.contains(&format!("\ntureen_worker_deaths_total {killed}\n")))
         })
         .await?;
-        if server.metrics().await?.contains("event=\"router_lost\"} 1") {
+        // The room hears of it a moment later than the count; without a room, nothing comes until the worker is back.
+        let rehomed = "event=\"router_lost\"} 1";
+        eventually("a room is lost, or the worker is back", || async {
+            let metrics = server.metrics().await?;
+            Ok(metrics.contains(rehomed) || metrics.contains("\ntureen_workers 2\n"))
+        })
+        .await?;
+        if server.metrics().await?.contains(rehomed) {
             break;
         }
         eventually("the worker is back", || async {

@@ -200,6 +200,18 @@ impl Worker {
             consumer.parameters.encodings.iter().filter_map(|encoding| encoding.ssrc).collect();
         let rtx_ssrcs: Vec<u32> =
             consumer.parameters.encodings.iter().filter_map(|encoding| encoding.rtx_ssrc).collect();
+        let target = &self.transports[transport];
+        let mut all: Vec<u32> = ssrcs.iter().chain(&rtx_ssrcs).copied().collect();
+        // Two streams with one SSRC under one SRTP key would use its nonces twice.
+        let taken =
+            |ssrc| target.ssrc_consumers.contains_key(ssrc) || target.rtx_ssrc_consumers.contains_key(ssrc);
+        if let Some(ssrc) = all.iter().find(|ssrc| taken(ssrc)) {
+            return Err(RequestError::type_error(format!("ssrc {ssrc} is used by another Consumer")));
+        }
+        all.sort_unstable();
+        if all.array_windows().any(|[one, next]| one == next) {
+            return Err(RequestError::type_error("an ssrc is used twice in rtpParameters"));
+        }
         let source = &mut self.producers[producer];
         source.consumers.push(index);
         source.nack_consumers += usize::from(consumer.uses_nack());

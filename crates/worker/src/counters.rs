@@ -2,7 +2,7 @@
 //!
 //! The schema has no place for these. Where the environment variable `TUREEN_WORKER_COUNTERS` names a path, the worker
 //! writes them there once a second as one JSON object, into a file beside it that is then renamed: a reader never sees
-//! half of it. Where it names a folder, the file in it is called after the process: `PID.json`.
+//! half of it. What begins with `now_` is how many objects there are; all else only grows. Where it names a folder, the file in it is called after the process: `PID.json`.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -43,6 +43,8 @@ counters! {
     stun_unknown_username,
     /// STUN requests that were refused (integrity, attributes).
     stun_refused,
+    /// STUN requests that were granted on a path that is another transport's.
+    paths_contested,
     /// DTLS from a path that ICE has not validated.
     dtls_unvalidated_path,
     /// DTLS records that were not accepted.
@@ -79,6 +81,10 @@ counters! {
     rtcp_unknown_ssrc,
     /// Packets that a Consumer could not be sent, for a reason that should not happen.
     egress_errors,
+    /// Packets that a Consumer was not sent: it got them before, or they lie before all that it remembers.
+    egress_late,
+    /// Packets that a WebRtcTransport was not sent, having no keys.
+    egress_unprotected,
     /// Repeats that were asked for and are no longer stored.
     repeats_gone,
     /// Requests refused.

@@ -1,6 +1,6 @@
 //! What the worker tells its driver: responses, notifications and log lines, framed and queued in order.
 //!
-//! The queue is bounded. Past [`TALK_LIMIT`] log lines and media notifications are dropped and counted; past
+//! The queue is bounded. Past [`TALK_LIMIT`] log lines and what peers cause are dropped and counted; past
 //! [`HARD_LIMIT`] the driver is taken for dead, and the event loop ends the worker.
 
 use worker_protocol::framing::Encoder;
@@ -64,7 +64,8 @@ impl Outbox {
         })));
     }
 
-    /// Hands media to the driver (direct transports, traces); dropped where the driver does not keep up.
+    /// Tells the driver what comes at the peers' pace: media and traces, scores, layers, orientation. Dropped where the
+    /// driver does not keep up.
     pub fn notify_media(&mut self, handler_id: &str, event: notification::Event, body: notification::Body) {
         if self.pending.len() > TALK_LIMIT {
             self.dropped_talk += 1;

@@ -236,12 +236,15 @@ pub fn parse_encoding(encoding: &wire::RtpEncodingParameters, payload_type: u8) 
     }
 }
 
+/// Layers of either kind that a stream has at most; each costs memory, and no codec has more.
+const MAX_LAYERS: u8 = 8;
+
 /// `L3T2_KEY` is three spatial and two temporal layers.
 pub fn scalability_layers(mode: &str) -> Option<(u8, u8)> {
     let rest = mode.strip_prefix(['L', 'S'])?;
     let (spatial, rest) = leading_number(rest)?;
     let (temporal, _) = leading_number(rest.strip_prefix('T')?)?;
-    Some((spatial, temporal))
+    Some((spatial.min(MAX_LAYERS), temporal.min(MAX_LAYERS)))
 }
 
 /// One or two digits, the first not zero.
@@ -384,7 +387,8 @@ mod tests {
         for (mode, layers) in [
             ("L1T3", Some((1, 3))),
             ("S3T3h", Some((3, 3))),
-            ("L12T2_KEY_SHIFT", Some((12, 2))),
+            ("L12T2_KEY_SHIFT", Some((8, 2))),
+            ("L99T99", Some((8, 8))),
             ("L0T1", None),
             ("3T3", None),
             ("LT", None),

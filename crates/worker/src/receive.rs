@@ -111,8 +111,8 @@ impl Worker {
             _ => return,
         };
         let path = Path { socket: index, remote };
-        if let Some(&transport) = self.tuples.get(&path) {
-            self.remove_web_rtc_path(transport, path, now);
+        if let Some(owner) = self.tuples.get(&path) {
+            self.remove_web_rtc_path(owner.transport, path, now);
         }
         self.sockets.close(index);
     }
@@ -122,7 +122,9 @@ impl Worker {
         let Some(owner) = self.sockets.get(socket).map(|socket| socket.owner) else { return };
         let path = Path { socket, remote };
         match owner {
-            SocketOwner::WebRtcServer(server) => self.server_datagram(server, path, datagram, now),
+            SocketOwner::WebRtcServer(server) => {
+                self.server_datagram(server, path, datagram, now);
+            }
             SocketOwner::Transport(index) => {
                 let Some(transport) = self.transports.get_mut(index) else { return };
                 transport.data_received(datagram.len(), now);
@@ -133,6 +135,9 @@ impl Worker {
                     TransportKind::Direct => {}
                 }
             }
+        }
+        if self.sockets.is_full() {
+            self.flush();
         }
     }
 

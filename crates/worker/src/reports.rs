@@ -36,12 +36,12 @@ impl Worker {
                 Packet::SenderReport(report) => {
                     self.on_sender_report(index, &report.info, now);
                     for block in report.blocks {
-                        self.on_report_block(index, &block, wall);
+                        self.on_report_block(index, &block, wall, now);
                     }
                 }
                 Packet::ReceiverReport(report) => {
                     for block in report.blocks {
-                        self.on_report_block(index, &block, wall);
+                        self.on_report_block(index, &block, wall, now);
                     }
                 }
                 Packet::Nack(nack) => self.on_nack(index, nack.media_ssrc, nack.sequences(), now),
@@ -92,7 +92,7 @@ impl Worker {
         self.transports[index].ssrc_consumers.get(&ssrc.0).copied()
     }
 
-    fn on_report_block(&mut self, index: TransportIdx, block: &ReportBlock, wall: NtpTime) {
+    fn on_report_block(&mut self, index: TransportIdx, block: &ReportBlock, wall: NtpTime, now: Instant) {
         let Some(consumer_idx) = self.consumer_of(index, block.ssrc) else {
             // Reports about repair streams tell nothing that those about the media do not.
             if !self.transports[index].rtx_ssrc_consumers.contains_key(&block.ssrc.0) {
@@ -101,7 +101,7 @@ impl Worker {
             return;
         };
         let Some(stream) = self.consumers[consumer_idx].stream_mut(block.ssrc.0) else { return };
-        stream.send.on_receiver_report(block, wall);
+        stream.send.on_receiver_report(block, wall, now);
         if stream.send.poll_score_change().is_some() {
             self.notify_consumer_score(consumer_idx);
         }
@@ -322,6 +322,10 @@ impl Worker {
                         return;
                     }
                 }
+            }
+            None if matches!(transport.kind, TransportKind::WebRtc(_)) => {
+                self.counters.egress_unprotected += 1;
+                return;
             }
             None => {
                 let Some(space) = self.sockets.reserve(path.socket, plain.len()) else { return };

@@ -1,6 +1,7 @@
 //! The worker's sockets: UDP sockets, TCP listeners and TCP connections, each owned by a WebRtcServer or a Transport.
 //!
-//! UDP datagrams to be sent are queued in one arena and leave with [`Sockets::flush`], once a turn of the event loop.
+//! UDP datagrams to be sent are queued in one arena and leave with [`Sockets::flush`], once a turn of the event
+//! loop, or earlier where they are many.
 //! TCP carries the same datagrams, each after a 16-bit length (RFC 4571, as RFC 6544 wants for ICE).
 
 use std::io::{self, Read, Write};
@@ -23,6 +24,9 @@ pub const FIRST_TOKEN: usize = 16;
 
 /// Bytes that may wait for a slow TCP peer. More than this is seconds of video: new packets are dropped.
 const TCP_BACKLOG_BYTES: usize = 256 * 1024;
+
+/// Bytes queued from which a turn flushes before its end: what a turn receives may be sent to a thousand.
+const FLUSH_BYTES: usize = 1024 * 1024;
 
 /// TCP connections of one worker; each costs a descriptor, of which a process has a limited number.
 const MAX_CONNECTIONS: usize = 4096;
@@ -81,6 +85,8 @@ pub struct TcpConnection {
     /// The listener that accepted it.
     pub listener: SocketIdx,
     received: Vec<u8>,
+    /// Where in `received` the next frame begins.
+    read_at: usize,
     pending: Vec<u8>,
     /// Where the datagram that is being written begins in `pending`.
     reserved_at: usize,
@@ -95,6 +101,8 @@ pub struct TcpConnection {
 pub struct SocketCounters {
     /// Datagrams that a slow TCP peer left no room for.
     pub tcp_backlog_drops: u64,
+    /// TCP connections closed for a frame that is empty or too long.
+    pub tcp_malformed: u64,
     /// TCP connections refused because there are too many.
     pub tcp_refused: u64,
     /// Times a readable socket failed.
@@ -116,6 +124,8 @@ pub struct Sockets {
     connections: usize,
     /// Sockets with something to flush.
     dirty: Vec<SocketIdx>,
+    /// Bytes queued since the last flush.
+    queued: usize,
     /// What went wrong.
     pub counters: SocketCounters,
 }
@@ -129,6 +139,7 @@ impl Sockets {
             ports: PortManager::default(),
             connections: 0,
             dirty: Vec::new(),
+            queued: 0,
             counters: SocketCounters::default(),
         }
     }
@@ -233,6 +244,7 @@ impl Sockets {
     /// Queues the first `len` bytes of what was reserved last.
     pub fn commit(&mut self, path: Path, len: usize) {
         let Some(socket) = self.table.get_mut(path.socket) else { return };
+        self.queued += len;
         let dirty = match &mut socket.kind {
             SocketKind::Udp(udp) => {
                 udp.queue.commit(len, path.remote);
@@ -249,8 +261,14 @@ impl Sockets {
         }
     }
 
+    /// Whether so much is queued that it should not wait for the end of the turn.
+    pub fn is_full(&self) -> bool {
+        self.queued > FLUSH_BYTES
+    }
+
     /// Hands everything queued to the kernel. What it does not take now waits for the socket to be writable.
     pub fn flush(&mut self) {
+        self.queued = 0;
         while let Some(index) = self.dirty.pop() {
             self.flush_socket(index);
         }
@@ -305,6 +323,7 @@ impl Sockets {
                 remote,
                 listener,
                 received: Vec::new(),
+                read_at: 0,
                 pending: Vec::new(),
                 reserved_at: 0,
                 dirty: false,
@@ -354,8 +373,14 @@ impl Sockets {
     /// Takes one whole datagram off a TCP connection.
     pub fn next_frame(&mut self, index: SocketIdx, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
         let SocketKind::TcpConnection(connection) = &mut self.table.get_mut(index)?.kind else { return None };
-        let len = connection.next_frame(buffer)?;
-        Some((len, connection.remote))
+        match connection.next_frame(buffer) {
+            Ok(len) => Some((len?, connection.remote)),
+            Err(BadFrame) => {
+                connection.broken = true;
+                self.counters.tcp_malformed += 1;
+                None
+            }
+        }
     }
 
     /// Whether a TCP connection ended or failed, so that it must be closed.
@@ -403,6 +428,9 @@ impl Socket {
     }
 }
 
+/// A frame that holds no datagram that anybody sends.
+struct BadFrame;
+
 impl TcpConnection {
     fn has_room(&self, len: usize) -> bool {
         !self.broken && len <= MAX_FRAME && self.pending.len() + len <= TCP_BACKLOG_BYTES
@@ -444,6 +472,9 @@ impl TcpConnection {
 
     /// One read; `true` where more may wait.
     fn read(&mut self) -> bool {
+        if self.broken {
+            return false;
+        }
         let mut buffer = [0; 16 * 1024];
         match self.stream.read(&mut buffer) {
             Ok(0) => {
@@ -463,22 +494,23 @@ impl TcpConnection {
         }
     }
 
-    fn next_frame(&mut self, buffer: &mut [u8]) -> Option<usize> {
-        loop {
-            let (prefix, rest) = self.received.split_first_chunk::<2>()?;
+    /// Copies the next whole frame out. Where none is left, what was read makes room, once.
+    fn next_frame(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, BadFrame> {
+        if self.broken {
+            return Ok(None);
+        }
+        let waiting = self.received.get(self.read_at..).unwrap_or_default();
+        if let Some((prefix, rest)) = waiting.split_first_chunk::<2>() {
             let len = usize::from(u16::from_be_bytes(*prefix));
-            let frame = rest.get(..len)?;
-            let fits = match buffer.get_mut(..len) {
-                Some(space) if len > 0 => {
-                    space.copy_from_slice(frame);
-                    true
-                }
-                _ => false,
-            };
-            self.received.drain(..2 + len);
-            if fits {
-                return Some(len);
+            let space = buffer.get_mut(..len).filter(|space| !space.is_empty()).ok_or(BadFrame)?;
+            if let Some(frame) = rest.get(..len) {
+                space.copy_from_slice(frame);
+                self.read_at += 2 + len;
+                return Ok(Some(len));
             }
         }
+        self.received.drain(..self.read_at);
+        self.read_at = 0;
+        Ok(None)
     }
 }

@@ -79,6 +79,8 @@ pub struct Transport {
     pub rtcp_timer: TimerKey,
     /// The keys, once there are any.
     pub srtp: Option<srtp::Srtp>,
+    /// The path by which authenticated SRTP came last, and when.
+    pub secured: Option<(Path, Instant)>,
     /// What its publisher is told about congestion.
     pub feedback: Option<feedback::Feedback>,
     /// Transport-wide sequence number of the packet sent last.
@@ -218,6 +220,7 @@ impl Transport {
             traces: TransportTraces::default(),
             rtcp_timer,
             srtp: None,
+            secured: None,
             feedback: None,
             transport_seq: 0,
         }

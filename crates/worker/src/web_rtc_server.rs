@@ -205,6 +205,9 @@ impl Worker {
         if let Some(server) = self.web_rtc_servers.remove(index) {
             self.flush();
             for entry in server.entries {
+                for connection in self.sockets.connections_of(entry.socket) {
+                    self.sockets.close(connection);
+                }
                 self.sockets.close(entry.socket);
             }
         }

@@ -31,6 +31,7 @@ use crate::table::{
     TransportIdx, WebRtcServerIdx,
 };
 use crate::timers::{TimerKey, Timers};
+use crate::transport::web_rtc::PathOwner;
 use crate::transport::web_rtc::create::wire_fingerprint;
 use crate::transport::{Path, Transport};
 use crate::web_rtc_server::WebRtcServer;
@@ -117,7 +118,7 @@ pub struct Worker {
     /// RtpObservers.
     pub observers: Table<RtpObserverIdx, RtpObserver>,
     /// Which WebRtcTransport a path belongs to.
-    pub tuples: FxHashMap<Path, TransportIdx>,
+    pub tuples: FxHashMap<Path, PathOwner>,
     /// What waits for the current response.
     pub deferred: Vec<Deferred>,
     /// What DTLS associations are made from.
@@ -490,19 +491,20 @@ impl Worker {
         let sockets = self.sockets.counters;
         let entries = self.counters.entries().chain([
             ("tcp_backlog_drops", sockets.tcp_backlog_drops),
+            ("tcp_malformed", sockets.tcp_malformed),
             ("tcp_refused", sockets.tcp_refused),
             ("receive_errors", sockets.receive_errors),
             ("send_errors", sockets.send_errors),
             ("send_overflow", sockets.send_overflow),
             ("datagrams_sent", sockets.datagrams_sent),
             ("dropped_talk", self.outbox.dropped_talk),
-            ("sockets", self.sockets.len() as u64),
-            ("routers", self.routers.len() as u64),
-            ("transports", self.transports.len() as u64),
-            ("producers", self.producers.len() as u64),
-            ("consumers", self.consumers.len() as u64),
-            ("tuples", self.tuples.len() as u64),
-            ("handlers", self.handlers.len() as u64),
+            ("now_sockets", self.sockets.len() as u64),
+            ("now_routers", self.routers.len() as u64),
+            ("now_transports", self.transports.len() as u64),
+            ("now_producers", self.producers.len() as u64),
+            ("now_consumers", self.consumers.len() as u64),
+            ("now_tuples", self.tuples.len() as u64),
+            ("now_handlers", self.handlers.len() as u64),
         ]);
         if let Err(error) = file.write(entries) {
             self.outbox.error(|| format!("writing the counters file failed: {error}"));

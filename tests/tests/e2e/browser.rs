@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::json;
 use tests::{Network, Server, run_scenario};
 
@@ -70,11 +70,6 @@ fn a_call_returns_after_ten_seconds_without_udp() -> Result<()> {
     run_scenario("udp-drop", &server, &json!({ "netns": clients, "seconds": 10 }), minutes(4))?;
     Ok(())
 }
-
-/// Deaths that a server takes within a minute before it leaves a worker dead for a while: five of one worker. Each server
-/// of this test sees fewer.
-const KILLS_A_SERVER: usize = 4;
-const SERVERS: usize = 5;
 
 /// Eight workers, because a worker that is killed five times in a minute is, rightly, left alone for a while.
 #[test]

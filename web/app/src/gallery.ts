@@ -10,7 +10,7 @@ export class Gallery {
   readonly #stage = el('div', { class: 'stage' });
   readonly #people = el('div', { class: 'people' });
   readonly #sound = el('div', { hidden: true });
-  readonly #alone = el('p', { class: 'alone' }, 'Nobody else is here yet. Send them the link to this room.');
+  readonly #alone = el('p', { class: 'alone' }, 'Nobody else is here. Send someone the link to this room.');
   readonly #tiles = new Map<string, Tile>();
   readonly #audio = new Map<string, HTMLAudioElement>();
   #speaker: string | null = null;

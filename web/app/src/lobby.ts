@@ -1,27 +1,23 @@
 /** Before the call: name, room, what to bring, and a look in the mirror. */
-import { BrowserDevices, DeviceError, type Source } from '@tureen/client';
+import { BrowserDevices, type Source } from '@tureen/client';
 import { el, setAttribute } from './dom';
 import { type IconName, icon } from './icons';
+import { type LobbyDevice, LobbyDevices } from './lobby-devices';
 import type { PageSettings } from './settings';
 import { initials } from './tile';
 
 export interface JoinChoice {
   settings: PageSettings;
-  tracks: Map<'microphone' | 'camera', MediaStreamTrack>;
+  tracks: Map<LobbyDevice, MediaStreamTrack>;
 }
-
-type Device = 'microphone' | 'camera';
 
 export class Lobby {
   readonly element: HTMLElement;
-  readonly #devices = new BrowserDevices();
-  readonly #tracks = new Map<Device, MediaStreamTrack>();
-  readonly #wanted: Record<Device, boolean>;
-  readonly #buttons: Record<Device, HTMLButtonElement>;
+  readonly #devices: LobbyDevices;
+  readonly #buttons: Record<LobbyDevice, HTMLButtonElement>;
   readonly #video = el('video', { autoplay: true, playsinline: true, 'data-self': true });
   readonly #initials = el('div', { class: 'initials', 'aria-hidden': 'true' });
   readonly #problem = el('p', { class: 'problem', role: 'status' });
-  readonly #problems = new Map<Device, string>();
   readonly #name: HTMLInputElement;
   readonly #room: HTMLInputElement;
   #done = false;
@@ -31,7 +27,8 @@ export class Lobby {
     message: string | undefined,
     private readonly onJoin: (choice: JoinChoice) => void,
   ) {
-    this.#wanted = { microphone: settings.microphone, camera: settings.camera };
+    const wanted = { microphone: settings.microphone, camera: settings.camera };
+    this.#devices = new LobbyDevices(new BrowserDevices(), wanted);
     this.#video.muted = true;
     this.#buttons = { microphone: this.#toggle('microphone'), camera: this.#toggle('camera') };
     this.#name = input('name', settings.displayName, 'name');
@@ -66,7 +63,7 @@ export class Lobby {
       form,
     );
     for (const device of ['camera', 'microphone'] as const) {
-      if (this.#wanted[device]) void this.#open(device);
+      if (wanted[device]) void this.#open(device);
     }
     this.#show();
   }
@@ -88,48 +85,35 @@ export class Lobby {
         ...this.settings,
         roomId,
         displayName: this.#name.value.trim(),
-        microphone: this.#wanted.microphone,
-        camera: this.#wanted.camera,
+        microphone: this.#devices.wanted.microphone,
+        camera: this.#devices.wanted.camera,
       },
-      tracks: this.#tracks,
+      tracks: this.#devices.handOver(),
     });
   }
 
-  #toggle(device: Device): HTMLButtonElement {
+  #toggle(device: LobbyDevice): HTMLButtonElement {
     const button = el('button', { type: 'button', class: 'round' });
     button.addEventListener('click', () => {
-      this.#wanted[device] = !this.#wanted[device];
-      if (this.#wanted[device]) void this.#open(device);
-      else this.#close(device);
+      if (this.#devices.wanted[device]) {
+        this.#devices.close(device);
+      } else {
+        this.#devices.wanted[device] = true;
+        void this.#open(device);
+      }
       this.#show();
     });
     return button;
   }
 
-  async #open(device: Device): Promise<void> {
-    try {
-      const track = await this.#devices.open(device);
-      if (this.#done || !this.#wanted[device]) {
-        track.stop();
-        return;
-      }
-      this.#tracks.set(device, track);
-      this.#problems.delete(device);
-    } catch (error) {
-      this.#wanted[device] = false;
-      if (error instanceof DeviceError) this.#problems.set(device, error.message);
-    }
-    this.#show();
-  }
-
-  #close(device: Device): void {
-    this.#tracks.get(device)?.stop();
-    this.#tracks.delete(device);
+  async #open(device: LobbyDevice): Promise<void> {
+    await this.#devices.open(device);
+    if (!this.#done) this.#show();
   }
 
   #show(): void {
-    const camera = this.#tracks.get('camera');
-    this.#problem.textContent = [...this.#problems.values()].join(' ');
+    const camera = this.#devices.tracks.get('camera');
+    this.#problem.textContent = [...this.#devices.problems.values()].join(' ');
     const letters = initials(this.#name.value);
     this.#initials.replaceChildren(letters === '' ? icon('cameraOff') : letters);
     setAttribute(this.element, 'data-video', camera !== undefined);
@@ -137,7 +121,7 @@ export class Lobby {
       this.#video.srcObject instanceof MediaStream ? this.#video.srcObject.getTracks()[0] : undefined;
     if (shown !== camera) this.#video.srcObject = camera ? new MediaStream([camera]) : null;
     for (const device of ['microphone', 'camera'] as const) {
-      dressToggle(this.#buttons[device], device, this.#wanted[device]);
+      dressToggle(this.#buttons[device], device, this.#devices.wanted[device]);
     }
   }
 }

@@ -143,7 +143,7 @@ export class Room {
 
   #showStatus(): void {
     const interrupted = this.#mediaInterrupted
-      ? 'Your connection is unstable. Picture and sound will return.'
+      ? 'Your connection is interrupted. Trying to bring picture and sound back…'
       : undefined;
     this.#notices.status(this.#stateReason ?? interrupted);
   }

@@ -21,7 +21,7 @@ class FakeDevices implements Devices {
 let server: FakeServer;
 let devices: FakeDevices;
 let call: Call;
-let handlers: Pick<FakeHandler, 'setConnectionState'>[];
+let handlers: Pick<FakeHandler, 'setConnectionState' | 'receive'>[];
 let states: [CallState, string | undefined][];
 
 /** mediasoup-client's fake handler, kept so that a test can play the network. */
@@ -60,6 +60,30 @@ afterEach(async () => {
 });
 
 const state = (wanted: CallState) => vi.waitFor(() => expect(call.state).toBe(wanted), 3000);
+
+/** Offers a consumer whose set-up stops halfway; the result lets it finish. */
+async function holdConsume(peerId: string, id: string): Promise<() => Promise<void>> {
+  const handler = handlers.at(-1);
+  if (!handler) throw new Error('no receive transport');
+  const receive = handler.receive.bind(handler);
+  const gate = new EventTarget();
+  const opened = new Promise((resolve) => gate.addEventListener('open', resolve));
+  await new Promise<void>((halfway) => {
+    vi.spyOn(handler, 'receive').mockImplementationOnce(async (options) => {
+      const result = await receive(options);
+      halfway();
+      await opened;
+      return result;
+    });
+    void server.offer(peerId, id, 'video');
+  });
+  return async () => {
+    gate.dispatchEvent(new Event('open'));
+    // A later offer is answered after whatever the old consume leads to.
+    await server.offer('bob', `after-${id}`, 'audio');
+  };
+}
+
 const asked = (method: string, times = 1) =>
   vi.waitFor(() => expect(server.methods().filter((name) => name === method)).toHaveLength(times), 3000);
 
@@ -97,11 +121,22 @@ describe('joining', () => {
     expect(states.at(-1)?.[1]).toContain('the room is locked');
   });
 
+  it('tries again when the server is full for the moment', async () => {
+    server.answers.set('createWebRtcTransport', () => {
+      throw Object.assign(new Error('too many requests'), { code: 429 });
+    });
+    call.join();
+    await vi.waitFor(() => expect(states.at(-1)?.[1]).toContain('too many requests'), 3000);
+    expect(call.state).toBe('connecting');
+    server.answers.clear();
+    await state('joined');
+  });
+
   it('keeps trying, and says so, while the server is away', async () => {
     const { port } = server;
     await server.close();
     call.join();
-    await vi.waitFor(() => expect(states.at(-1)?.[1]).toContain('does not answer'), 3000);
+    await vi.waitFor(() => expect(states.at(-1)?.[1]).toContain('cannot be reached'), 3000);
     await server.listen(port);
     await state('joined');
   });
@@ -193,6 +228,7 @@ describe('recovery', () => {
     server.drop(4000);
     await state('closed');
     expect(server.connections).toBe(1);
+    expect(states.at(-1)?.[1]).toMatch(/full.*elsewhere/);
   });
 
   it('lets those go who left during the interruption', async () => {
@@ -200,6 +236,35 @@ describe('recovery', () => {
     await vi.waitFor(() => expect(call.peers.has('ada')).toBe(true));
     server.drop(4001);
     await vi.waitFor(() => expect(call.peers.has('ada')).toBe(false), 3000);
+  });
+
+  it('leaves the new session alone when the old one finishes a consume', async () => {
+    server.notify('newPeer', { id: 'ada', displayName: 'Ada' });
+    server.notify('newPeer', { id: 'bob', displayName: 'Bob' });
+    const finish = await holdConsume('ada', 'old-ada');
+    server.peers = [{ id: 'bob', displayName: 'Bob' }];
+    server.drop(4001);
+    await vi.waitFor(() => expect(call.peers.has('ada')).toBe(false), 3000);
+    await server.offer('bob', 'new-bob', 'video');
+    await finish();
+    expect([...call.peers.keys()]).toEqual(['bob']);
+    expect(call.peers.get('bob')?.tracks.get('camera')?.consumerId).toBe('new-bob');
+    expect(server.answered).toEqual([
+      { ok: true, connection: 2 },
+      { ok: true, connection: 2 },
+    ]);
+  });
+
+  it('keeps the new track of a peer whose old one was being set up', async () => {
+    server.peers = [{ id: 'ada', displayName: 'Ada' }];
+    server.notify('newPeer', { id: 'ada', displayName: 'Ada' });
+    const finish = await holdConsume('ada', 'old');
+    server.drop(4001);
+    await vi.waitFor(() => expect(server.connections).toBe(2), 3000);
+    await asked('join');
+    await server.offer('ada', 'new', 'video');
+    await finish();
+    expect(call.peers.get('ada')?.tracks.get('camera')?.consumerId).toBe('new');
   });
 
   it('restarts ICE when it fails', async () => {

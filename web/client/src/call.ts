@@ -62,6 +62,10 @@ const REJOIN_MOST_MS = 4_000;
 const JOIN_DEADLINE_MS = 8_000;
 /** How long a peer's last picture may stand after a re-join without a new consumer taking its place. */
 const STALE_TRACK_MS = 3_000;
+/** A limit is reached: later there may be room again. */
+const TOO_MANY = 429;
+/** What close code 4000 can mean; protoo-client keeps the reason that comes with it to itself. */
+const ENDED_BY_SERVER = 'The server ended this call: the room is full, or you joined it elsewhere.';
 
 export class Call extends Emitter<CallEvents> {
   readonly peers = new Map<string, RemotePeer>();
@@ -170,7 +174,7 @@ export class Call extends Emitter<CallEvents> {
     signaling.on('failed', () =>
       this.#setState(
         this.#state === 'joined' ? 'reconnecting' : this.#state,
-        'The server does not answer. Trying again…',
+        'The server cannot be reached. Trying again…',
       ),
     );
     signaling.on('lost', () => {
@@ -180,7 +184,7 @@ export class Call extends Emitter<CallEvents> {
       );
     });
     signaling.on('closed', () => {
-      if (this.#signaling === signaling) this.#end('The server ended this call, or you joined it elsewhere.');
+      if (this.#signaling === signaling) this.#end(ENDED_BY_SERVER);
     });
     signaling.on('newConsumer', (offer, accept, reject) => {
       if (this.#session) void this.#session.consume(offer, accept, reject);
@@ -215,6 +219,10 @@ export class Call extends Emitter<CallEvents> {
   #joinFailed(error: unknown): void {
     if (error instanceof ConnectionLostError) return; // 'open' follows.
     const refused = error instanceof RequestError && error.code >= 400 && error.code < 500;
+    if (refused && error.code === TOO_MANY) {
+      this.#rejoin(`The server cannot take you in now: ${error.message}. Trying again…`);
+      return;
+    }
     if (refused && this.#state === 'connecting') {
       this.#end(`The server refused the join: ${error.message}.`);
       return;
@@ -245,6 +253,7 @@ export class Call extends Emitter<CallEvents> {
 
   #listen(session: Session): void {
     session.on('consumer', (remote) => {
+      if (this.#session !== session) return;
       this.#peer(remote.peerId).tracks.set(remote.source, trackOf(remote));
       this.#peerChanged(remote.peerId);
     });

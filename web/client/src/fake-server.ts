@@ -19,7 +19,9 @@ interface Message {
 
 export class FakeServer {
   readonly asked: { method: string; data: unknown; connection: number }[] = [];
-  /** Answers in place of the usual ones, by method; throwing refuses with code 403. */
+  /** How the client answered offers, by the connection that the answer came on. */
+  readonly answered: { ok: boolean; connection: number }[] = [];
+  /** Answers in place of the usual ones, by method; throwing refuses, with the error's `code` or 403. */
   readonly answers = new Map<string, (data: unknown) => unknown>();
   peers: PeerInfo[] = [];
   connections = 0;
@@ -96,6 +98,7 @@ export class FakeServer {
       const message = JSON.parse(text.toString()) as Message;
       const { id, method = '', data } = message;
       if (message.response === true) {
+        this.answered.push({ ok: message.ok === true, connection });
         if (id !== undefined && message.ok === true) this.#accepted.get(id)?.();
         return;
       }
@@ -104,7 +107,8 @@ export class FakeServer {
       try {
         answer = { response: true, id, ok: true, data: this.#answer(method, data) };
       } catch (error) {
-        answer = { response: true, id, ok: false, errorCode: 403, errorReason: (error as Error).message };
+        const { code = 403, message: errorReason } = error as Error & { code?: number };
+        answer = { response: true, id, ok: false, errorCode: code, errorReason };
       }
       socket.send(JSON.stringify(answer));
     });

@@ -144,6 +144,11 @@ export class Session extends Emitter<SessionEvents> {
         appData: offer.appData,
       });
       const state = this.#offers.get(offer.id);
+      if (this.closed) {
+        // No answer: the connection that asked is gone, and another one may be up by now.
+        consumer.close();
+        return;
+      }
       if (!state) {
         consumer.close();
         reject(new Error('closed meanwhile'));
@@ -161,7 +166,7 @@ export class Session extends Emitter<SessionEvents> {
       this.emit('consumer', remote);
       accept();
     } catch (error) {
-      reject(error instanceof Error ? error : new Error(String(error)));
+      if (!this.closed) reject(error instanceof Error ? error : new Error(String(error)));
     } finally {
       this.#offers.delete(offer.id);
     }

@@ -3,11 +3,15 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 
+use super::batch::MAX_DATAGRAM;
 use super::sys::{self, Outgoing};
 
 /// Bytes that may wait for a socket whose buffer is full. Half a second of a gigabit is more than any real-time receiver
 /// still wants: beyond it the oldest datagrams are dropped.
 pub const MAX_QUEUED_BYTES: usize = 8 * 1024 * 1024;
+
+/// Bytes of memory that an empty queue keeps for the next turn.
+pub(super) const MAX_IDLE_BYTES: usize = 16 * 1024 * 1024;
 
 /// What a flush did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,8 +37,8 @@ pub struct SendQueue {
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    start: u32,
-    len: u32,
+    start: usize,
+    len: usize,
     destination: SocketAddr,
 }
 
@@ -52,9 +56,8 @@ impl SendQueue {
     /// Queues the first `len` bytes of what was reserved last. More than was reserved is cut to it.
     pub fn commit(&mut self, len: usize, destination: SocketAddr) {
         let len = len.min(self.arena.len() - self.end);
-        self.entries.push(Entry { start: self.end as u32, len: len as u32, destination });
+        self.entries.push(Entry { start: self.end, len, destination });
         self.end += len;
-        debug_assert!(self.end <= u32::MAX as usize, "the arena is bounded far below 4 GiB");
     }
 
     /// Queues a copy of `bytes`.
@@ -78,6 +81,11 @@ impl SendQueue {
         self.end
     }
 
+    #[cfg(test)]
+    pub(super) fn allocated_bytes(&self) -> usize {
+        self.arena.capacity()
+    }
+
     /// Hands everything to the kernel. One datagram's error loses that datagram only. Where the socket's buffer is full
     /// the rest waits for the next flush, in order, within [`MAX_QUEUED_BYTES`].
     pub fn flush(&mut self, socket: &UdpSocket) -> FlushReport {
@@ -93,7 +101,7 @@ impl SendQueue {
         while done < self.entries.len() {
             let arena = &self.arena;
             let mut datagrams = self.entries[done..].iter().map(|entry| Outgoing {
-                bytes: &arena[entry.start as usize..(entry.start + entry.len) as usize],
+                bytes: &arena[entry.start..entry.start + entry.len],
                 destination: entry.destination,
             });
             match send(&mut datagrams) {
@@ -115,7 +123,7 @@ impl SendQueue {
 
     /// Moves what is left to the arena's front, without the oldest where it is too much.
     fn keep_from(&mut self, mut first: usize, report: &mut FlushReport) {
-        while first < self.entries.len() && self.end - self.entries[first].start as usize > MAX_QUEUED_BYTES {
+        while first < self.entries.len() && self.end - self.entries[first].start > MAX_QUEUED_BYTES {
             first += 1;
             report.dropped += 1;
         }
@@ -123,15 +131,21 @@ impl SendQueue {
             None => {
                 self.entries.clear();
                 self.end = 0;
+                // One busy turn must not cost its memory for ever.
+                if self.arena.len() > MAX_IDLE_BYTES {
+                    self.arena.truncate(MAX_IDLE_BYTES);
+                    self.arena.shrink_to_fit();
+                    self.entries.shrink_to(MAX_IDLE_BYTES / MAX_DATAGRAM);
+                }
             }
             Some(0) => {}
             Some(shift) => {
-                self.arena.copy_within(shift as usize..self.end, 0);
+                self.arena.copy_within(shift..self.end, 0);
                 self.entries.drain(..first);
                 for entry in &mut self.entries {
                     entry.start -= shift;
                 }
-                self.end -= shift as usize;
+                self.end -= shift;
             }
         }
         report.waiting = self.entries.len();

@@ -156,3 +156,15 @@ fn an_icmp_error_of_a_send_does_not_stop_the_receiving() {
     assert_eq!(count, 1);
     assert_eq!(batch.datagram(0).unwrap().0, b"hello");
 }
+
+#[test]
+fn a_busy_turn_does_not_keep_its_memory() {
+    let mut queue = SendQueue::default();
+    let destination = "127.0.0.1:9".parse().unwrap();
+    for _ in 0..40 {
+        queue.push(&[0; 1024 * 1024], destination);
+    }
+    let report = queue.flush_with(|datagrams| Ok(datagrams.count()));
+    assert_eq!(report.sent, 40);
+    assert!(queue.allocated_bytes() <= queue::MAX_IDLE_BYTES, "{}", queue.allocated_bytes());
+}

@@ -45,7 +45,10 @@ impl Room {
                 Ok(MediaDone::Consumer(created)) => {
                     self.consumer_created(receiver, &producer, transport, *created);
                 }
-                _ => self.consume_failed(receiver, &producer),
+                other => {
+                    let refused = matches!(other, Err(MediaFailure::Refused(_)));
+                    self.consume_failed(receiver, &producer, &transport, refused);
+                }
             },
             Pending::Reply { session, request } => {
                 let reply = match result {

@@ -73,6 +73,8 @@ impl Room {
         let (true, Some(producer)) = (wanted, producer) else {
             self.unlink(producer_id, receiver);
             self.media(Pending::Silent, MediaOp::CloseConsumer(created.id));
+            // The receiver may have another transport by now, which passed over this producer.
+            self.forward(producer_id, receiver);
             return;
         };
         producer.receivers.insert(receiver, Link::Consumer(created.id.clone()));
@@ -114,13 +116,28 @@ impl Room {
         self.out.push(crate::event::Action::Ask { session: receiver, ask, request });
     }
 
-    pub(super) fn consume_failed(&mut self, receiver: SessionId, producer: &ProducerId) {
+    /// There is no consumer. Where the two do not fit, that is final for this transport.
+    pub(super) fn consume_failed(
+        &mut self,
+        receiver: SessionId,
+        producer: &ProducerId,
+        transport: &TransportId,
+        refused: bool,
+    ) {
         self.count(Counter::ConsumeFailed);
-        if let Some(peer) = self.peers.get_mut(&receiver) {
-            peer.consumers_coming = peer.consumers_coming.saturating_sub(1);
-        }
-        if let Some(link) = self.producers.get_mut(producer).and_then(|p| p.receivers.get_mut(&receiver)) {
-            *link = Link::Refused;
+        let Some(peer) = self.peers.get_mut(&receiver) else { return };
+        peer.consumers_coming = peer.consumers_coming.saturating_sub(1);
+        if !peer.transports.contains_key(transport) {
+            // It failed with its transport; there may be another by now.
+            self.unlink(producer, receiver);
+            self.forward(producer, receiver);
+        } else if refused {
+            let producer = self.producers.get_mut(producer);
+            if let Some(link) = producer.and_then(|producer| producer.receivers.get_mut(&receiver)) {
+                *link = Link::Refused;
+            }
+        } else {
+            self.unlink(producer, receiver);
         }
     }
 

@@ -174,6 +174,11 @@ impl Room {
         if peer.joined.is_some() {
             return Err(RoomError::AlreadyJoined);
         }
+        // Put in order here, once, and shared by everything that the peer will receive.
+        let rtp_capabilities = rtp_capabilities.map(|mut capabilities| {
+            ortc::normalize_rtp_capabilities(Arc::make_mut(&mut capabilities));
+            capabilities
+        });
         peer.joined = Some(Joined { display_name, device, rtp_capabilities });
         let info = peer.info();
         let here = self.peers.iter().filter(|(other, _)| **other != session);

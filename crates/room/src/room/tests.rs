@@ -212,6 +212,15 @@ impl World {
         }
     }
 
+    /// The first peer produces; the work stops where a consumer is to be made.
+    fn produce_until_consume(&mut self, transport: &TransportId) -> (OpId, MediaOp) {
+        self.ask(1, produce(transport, MediaKind::Audio, json!({})));
+        while !matches!(self.work.front(), Some((_, MediaOp::Consume { .. }))) {
+            assert!(self.step(), "nobody consumes");
+        }
+        self.work.pop_front().expect("just seen")
+    }
+
     /// A peer that is connected, joined, and can receive and send.
     fn peer(&mut self, session: u64, name: &str) -> TransportId {
         self.connect(session, name);
@@ -460,6 +469,62 @@ fn a_producer_that_a_peer_cannot_decode_is_left_out() {
     world.produce(1, &ann, MediaKind::Video);
     assert!(world.asks.is_empty());
     assert_eq!(world.room.held().consumers, 0);
+}
+
+#[test]
+fn a_consumer_that_comes_too_late_for_its_transport_is_made_on_the_next() {
+    for made_in_time in [true, false] {
+        let mut world = World::open();
+        let ann = world.peer(1, "ann");
+        world.connect(2, "bob");
+        let receive = world.transport(2, false);
+        assert!(world.reply(2, join("bob")).is_ok());
+        let (op, what) = world.produce_until_consume(&ann);
+        let in_time = made_in_time.then(|| world.perform(what.clone()));
+        world.event(Event::TransportClosed(receive));
+        world.transport(2, false);
+        assert!(world.asks.is_empty());
+        let result = in_time.unwrap_or_else(|| world.perform(what));
+        assert_eq!(result.is_ok(), made_in_time);
+        world.event(Event::MediaDone { op, result });
+        world.settle();
+        assert_eq!((world.asks.len(), world.consumers.len()), (1, 1));
+    }
+}
+
+#[test]
+fn capabilities_are_put_in_order_once_and_shared_by_all_consumers() {
+    let mut world = World::open();
+    let ann = world.peer(1, "ann");
+    world.connect(2, "bob");
+    world.transport(2, false);
+    let codecs = json!([{ "kind": "audio", "mimeType": "nonsense", "clockRate": 1 }]);
+    let capabilities = serde_json::from_value(json!({ "codecs": codecs })).expect("capabilities");
+    let rtp_capabilities: Option<Arc<RtpCapabilities>> = Some(Arc::new(capabilities));
+    let (display_name, device) = ("bob".to_owned(), Device::default());
+    assert!(world.reply(2, Request::Join { display_name, device, rtp_capabilities }).is_ok());
+    let mut shared = || match world.produce_until_consume(&ann) {
+        (_, MediaOp::Consume { rtp_capabilities, .. }) => rtp_capabilities,
+        other => panic!("{other:?}"),
+    };
+    let (one, two) = (shared(), shared());
+    assert!(one.codecs.is_empty() && Arc::ptr_eq(&one, &two));
+}
+
+#[test]
+fn only_a_refusal_is_remembered_not_that_the_worker_was_late() {
+    let late = || MediaFailure::Unavailable("no answer in time".to_owned());
+    let unfit = || MediaFailure::Refused("does not fit".to_owned());
+    for (failure, links) in [(late(), 0), (unfit(), 1)] {
+        let mut world = World::open();
+        let ann = world.peer(1, "ann");
+        world.peer(2, "bob");
+        let (op, _) = world.produce_until_consume(&ann);
+        world.event(Event::MediaDone { op, result: Err(failure) });
+        world.settle();
+        assert!(world.room.producers.values().all(|producer| producer.receivers.len() == links));
+        assert_eq!(world.room.peers.values().map(|peer| peer.consumers_coming).sum::<usize>(), 0);
+    }
 }
 
 #[test]

@@ -75,6 +75,12 @@ impl DtlsTransport {
         self.dropped
     }
 
+    /// Whether the peer began a handshake as client that waits for [`Self::start`].
+    pub fn has_client_hello(&self) -> bool {
+        // Behind the record's 13 bytes is the type of the handshake message; every fragment has it.
+        self.early.iter().any(|datagram| datagram.get(13) == Some(&1))
+    }
+
     /// Begins the handshake: a client sends, a server takes up what has come already. State is then
     /// [`DtlsState::Connecting`], or beyond it.
     ///

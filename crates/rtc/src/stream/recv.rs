@@ -312,13 +312,16 @@ impl RecvStream {
         })
     }
 
-    /// The publisher's sender report about the stream. The score is brought up to date with each.
+    /// The publisher's sender report about the stream. The score is brought up to date with it,
+    /// unless it was just now.
     pub fn on_sender_report(&mut self, ntp: NtpTime, rtp_timestamp: u32, now: Instant) {
         // A sender without a wall clock reports zero, which maps nothing.
         if ntp.0 != 0 {
             self.sender_report = Some(SenderReportMapping { ntp, rtp_timestamp, received_at: now });
         }
-        self.update_score();
+        if self.score.ends_interval(now) {
+            self.update_score();
+        }
     }
 
     /// The publisher's sender report about the repair stream.

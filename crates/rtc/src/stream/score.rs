@@ -4,9 +4,12 @@
 //! average, weighted linearly so that the latest of 24 counts most.
 
 use super::ScoreChange;
+use std::time::{Duration, Instant};
 
 /// Intervals that count.
 const HISTORY: usize = 24;
+/// Intervals last at least this long, however often the peer reports.
+const MIN_INTERVAL: Duration = Duration::from_millis(400);
 /// The best score.
 pub const MAX_SCORE: u8 = 10;
 
@@ -51,16 +54,27 @@ pub(super) struct Score {
     announced: u8,
     history: [u8; HISTORY],
     len: usize,
+    /// When the last interval ended.
+    interval_end: Option<Instant>,
 }
 
 impl Score {
     /// Starts at `initial`, without announcing it.
     pub(super) const fn new(initial: u8) -> Self {
-        Self { current: initial, announced: initial, history: [0; HISTORY], len: 0 }
+        Self { current: initial, announced: initial, history: [0; HISTORY], len: 0, interval_end: None }
     }
 
     pub(super) const fn current(&self) -> u8 {
         self.current
+    }
+
+    /// Whether a report that came now ends an interval.
+    pub(super) fn ends_interval(&mut self, now: Instant) -> bool {
+        let ends = self.interval_end.is_none_or(|end| now.saturating_duration_since(end) >= MIN_INTERVAL);
+        if ends {
+            self.interval_end = Some(now);
+        }
+        ends
     }
 
     /// Adds an interval's score.

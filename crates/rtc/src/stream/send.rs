@@ -180,14 +180,16 @@ impl SendStream {
     }
 
     /// The receiver's report block about this stream; `wall` is the wall clock that our sender reports carry.
-    pub fn on_receiver_report(&mut self, block: &ReportBlock, wall: NtpTime) {
+    pub fn on_receiver_report(&mut self, block: &ReportBlock, wall: NtpTime, now: Instant) {
         if let Some(rtt) = round_trip(wall, block.last_sr, block.delay_since_last_sr) {
             self.rtt = Some(rtt);
         }
         self.packets_lost = block.cumulative_lost;
         self.fraction_lost = block.fraction_lost;
         self.jitter = block.jitter;
-        self.update_score();
+        if self.score.ends_interval(now) {
+            self.update_score();
+        }
     }
 
     /// Our sender report: `None` until something was sent, and after two silent seconds.

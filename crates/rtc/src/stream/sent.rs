@@ -1,5 +1,5 @@
 //! What a consumer remembers of the packets it sent: where each came from and how its header was written,
-//! 14 bytes a packet and no payload.
+//! 15 bytes a packet and no payload.
 //!
 //! A repeat is made anew from the producer's stored packet and this record. Everything that may differ from
 //! packet to packet is in it, so that a repeat under its own sequence number (no RTX) is byte for byte what
@@ -51,7 +51,7 @@ pub struct SentMap {
     entries: Vec<Entry>,
     rewrites: ArrayVec<Rewrite, MAX_REWRITES>,
     /// Identity of the last of `rewrites`; those before have the preceding ones.
-    newest_rewrite: u8,
+    newest_rewrite: u16,
 }
 
 /// What consecutive packets share.
@@ -63,7 +63,9 @@ struct Rewrite {
     origin_base: u64,
 }
 
+/// Packed: there are hundreds of it for each consumer.
 #[derive(Clone, Copy, Debug, Default)]
+#[repr(Rust, packed)]
 struct Entry {
     origin_delta: i16,
     transport_seq: u16,
@@ -71,7 +73,8 @@ struct Entry {
     sent_at: u16,
     codec: [u8; 3],
     abs_send_time: [u8; 3],
-    rewrite: u8,
+    /// Wide enough that no number comes again while a packet with it is in the ring: each rewrite is made for a packet.
+    rewrite: u16,
     /// Whether the slot is taken, the marker, and how often it was repeated.
     state: u8,
 }
@@ -233,9 +236,9 @@ impl SentMap {
     }
 
     /// The identity of the rewrite that the packet shares, made if there is none, and its origin within it.
-    fn rewrite_of(&mut self, packet: &SentPacket) -> (u8, i16) {
+    fn rewrite_of(&mut self, packet: &SentPacket) -> (u16, i16) {
         let delta = |base: u64| i16::try_from(packet.origin_seq.wrapping_sub(base).cast_signed()).ok();
-        for (back, rewrite) in (0_u8..).zip(self.rewrites.iter().rev()) {
+        for (back, rewrite) in (0_u16..).zip(self.rewrites.iter().rev()) {
             if rewrite.origin == packet.origin
                 && rewrite.timestamp_offset == packet.timestamp_offset
                 && let Some(delta) = delta(rewrite.origin_base)

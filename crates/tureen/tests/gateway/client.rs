@@ -20,6 +20,8 @@ const DEADLINE: Duration = Duration::from_secs(20);
 pub(crate) struct Client {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     last_id: u64,
+    /// The id of the server's last question.
+    pub(crate) last_asked: u64,
     kept: VecDeque<Said>,
 }
 
@@ -46,6 +48,18 @@ pub(crate) async fn refused(server: &Server, path: &str, protocol: Option<&str>)
     }
 }
 
+/// The HTTP status of the handshake of a page of this origin.
+pub(crate) async fn status_for_page(server: &Server, path: &str, origin: &str) -> Result<u16> {
+    let mut request = format!("ws://{}{path}", server.authority).into_client_request()?;
+    request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static("protoo"));
+    request.headers_mut().insert("Origin", HeaderValue::from_str(origin)?);
+    match connect_async(request).await {
+        Err(Error::Http(response)) => Ok(response.status().as_u16()),
+        Ok((_, response)) => Ok(response.status().as_u16()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 impl Client {
     pub(crate) async fn connect(server: &Server, room: &str, peer: &str) -> Result<Self> {
         let url =
@@ -57,7 +71,7 @@ impl Client {
         if chosen.is_none_or(|chosen| chosen != "protoo") {
             bail!("the server did not take up the subprotocol");
         }
-        Ok(Self { socket, last_id: 0, kept: VecDeque::new() })
+        Ok(Self { socket, last_id: 0, last_asked: 0, kept: VecDeque::new() })
     }
 
     pub(crate) async fn text(&mut self, text: &str) -> Result<()> {
@@ -92,6 +106,7 @@ impl Client {
         let data = message["data"].take();
         let id = message["id"].as_u64().unwrap_or_default();
         if message["request"] == json!(true) {
+            self.last_asked = id;
             let answer = json!({ "response": true, "id": id, "ok": true, "data": {} });
             self.text(&answer.to_string()).await?;
             Ok(Said::Asked { method, data })

@@ -111,6 +111,11 @@ pub(crate) fn kill(pid: u32) -> Result<()> {
     signal(pid, "KILL")
 }
 
+/// It lives on, but does nothing.
+pub(crate) fn stop(pid: u32) -> Result<()> {
+    signal(pid, "STOP")
+}
+
 fn signal(pid: u32, name: &str) -> Result<()> {
     let status = std::process::Command::new("kill").args(["-s", name, &pid.to_string()]).status()?;
     if status.success() { Ok(()) } else { bail!("kill: {status}") }

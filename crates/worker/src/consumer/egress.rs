@@ -309,7 +309,7 @@ impl Egress<'_> {
         };
         let Some(stream) = consumer.streams.get_mut(admission.stream) else { return };
         if !stream.send.sent(&outgoing, self.now) {
-            self.counters.egress_errors += 1;
+            self.counters.egress_late += 1;
             return;
         }
         let target = Target {
@@ -412,6 +412,10 @@ impl Egress<'_> {
                         return None;
                     }
                 }
+            }
+            None if matches!(transport.kind, TransportKind::WebRtc(_)) => {
+                self.counters.egress_unprotected += 1;
+                return None;
             }
             None => {
                 let space = self.sockets.reserve(path.socket, plain_len)?;

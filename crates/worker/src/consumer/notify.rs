@@ -32,10 +32,10 @@ impl Worker {
             return;
         }
         let score = Box::new(score(consumer, &self.producers[consumer.producer]));
-        self.outbox.notify(
+        self.outbox.notify_media(
             &consumer.id,
             notification::Event::ConsumerScore,
-            Some(notification::Body::ConsumerScoreNotification(Box::new(wire::ScoreNotification { score }))),
+            notification::Body::ConsumerScoreNotification(Box::new(wire::ScoreNotification { score })),
         );
     }
 
@@ -44,12 +44,12 @@ impl Worker {
         let consumer = &self.consumers[index];
         let current = consumer.forwarding.current();
         let layers = (current.spatial >= 0).then(|| Box::new(current.to_wire()));
-        self.outbox.notify(
+        self.outbox.notify_media(
             &consumer.id,
             notification::Event::ConsumerLayersChange,
-            Some(notification::Body::ConsumerLayersChangeNotification(Box::new(
-                wire::LayersChangeNotification { layers },
-            ))),
+            notification::Body::ConsumerLayersChangeNotification(Box::new(wire::LayersChangeNotification {
+                layers,
+            })),
         );
     }
 }

@@ -369,10 +369,10 @@ impl Worker {
                 score: stream.recv.score(),
             })
             .collect();
-        self.outbox.notify(
+        self.outbox.notify_media(
             &producer.id,
             notification::Event::ProducerScore,
-            Some(notification::Body::ProducerScoreNotification(Box::new(wire::ScoreNotification { scores }))),
+            notification::Body::ProducerScoreNotification(Box::new(wire::ScoreNotification { scores })),
         );
     }
 
@@ -389,10 +389,10 @@ impl Worker {
             flip: orientation.flip,
             rotation: orientation.rotation_degrees,
         };
-        self.outbox.notify(
+        self.outbox.notify_media(
             &producer.id,
             notification::Event::ProducerVideoOrientationChange,
-            Some(notification::Body::ProducerVideoOrientationChangeNotification(Box::new(body))),
+            notification::Body::ProducerVideoOrientationChangeNotification(Box::new(body)),
         );
     }
 

@@ -3,7 +3,7 @@
 mod connect;
 pub mod create;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rtc::dtls::{DtlsRole, DtlsState, DtlsTransport};
 use rtc::ice::{IceServer, IceState, Protocol as IceProtocol, Tuple};
@@ -21,6 +21,19 @@ use crate::worker::Worker;
 
 /// A STUN response fits.
 const STUN_RESPONSE: usize = 256;
+
+/// How long a path stays with the transport that proved last that its peer is there. Browsers check more often, or send
+/// SRTP or SRTCP.
+const PATH_TENURE: Duration = Duration::from_secs(5);
+
+/// Whose a path is.
+#[derive(Debug, Clone, Copy)]
+pub struct PathOwner {
+    /// The transport.
+    pub transport: TransportIdx,
+    /// When it granted a STUN request on the path last.
+    granted_at: Instant,
+}
 
 /// What a WebRtcTransport has besides.
 #[derive(Debug)]
@@ -139,16 +152,17 @@ impl Worker {
             };
             // The fragment comes before the path: a client may come again from the address of a transport that is gone
             // for it and not yet for us.
-            let fragments = &self.web_rtc_servers[server].username_fragments;
-            let named =
-                message.local_username_fragment().and_then(|fragment| fragments.get(fragment).copied());
-            let Some(index) = named.or_else(|| self.tuples.get(&path).copied()) else {
+            let Some(server) = self.web_rtc_servers.get(server) else { return };
+            let named = message
+                .local_username_fragment()
+                .and_then(|fragment| server.username_fragments.get(fragment).copied());
+            let Some(index) = named.or_else(|| self.tuples.get(&path).map(|owner| owner.transport)) else {
                 self.counters.stun_unknown_username += 1;
                 return;
             };
             index
         } else {
-            let Some(index) = self.tuples.get(&path).copied() else {
+            let Some(index) = self.tuples.get(&path).map(|owner| owner.transport) else {
                 self.counters.stray_datagrams += 1;
                 return;
             };
@@ -174,6 +188,7 @@ impl Worker {
                     return;
                 }
                 web_rtc.dtls.handle_datagram(datagram, now);
+                self.start_dtls(index, now);
                 self.drain_web_rtc(index, now);
             }
             _ => self.counters.unknown_datagrams += 1,
@@ -202,6 +217,7 @@ impl Worker {
             }
         }
         let Some(len) = self.unprotect(index, datagram, rtcp) else { return };
+        self.transports[index].secured = Some((path, now));
         let Some(plaintext) = datagram.get_mut(..len) else { return };
         if rtcp {
             self.receive_rtcp(index, plaintext, now);
@@ -222,12 +238,31 @@ impl Worker {
         let len = web_rtc.ice.handle_message(&message, tuple, now, &mut response);
         if web_rtc.ice.stats().requests == before {
             self.counters.stun_refused += 1;
+        } else {
+            self.claim_path(index, path, now);
         }
         if let Some(response) = len.and_then(|len| response.get(..len)) {
             self.sockets.send(path, response);
             self.transports[index].data_sent(response.len(), now);
         }
         self.drain_web_rtc(index, now);
+    }
+
+    /// A transport granted a request on a path: what else comes there is its own, unless that is the path of another
+    /// whose peer is there. A request proves who sent it, not from where: its source may be forged.
+    fn claim_path(&mut self, index: TransportIdx, path: Path, now: Instant) {
+        if let Some(owner) = self.tuples.get(&path).filter(|owner| owner.transport != index) {
+            let fresh = |at: Instant| now.saturating_duration_since(at) < PATH_TENURE;
+            let secured = self.transports.get(owner.transport).map(|transport| transport.secured);
+            let kept = secured.is_some_and(|secured| {
+                fresh(owner.granted_at) || secured.is_some_and(|(by, at)| by == path && fresh(at))
+            });
+            if kept {
+                self.counters.paths_contested += 1;
+                return;
+            }
+        }
+        self.tuples.insert(path, PathOwner { transport: index, granted_at: now });
     }
 
     /// ICE and DTLS of a transport, when they are due.
@@ -292,8 +327,9 @@ impl Worker {
         }
         match web_rtc.dtls_role {
             wire::DtlsRole::Client => Some(DtlsRole::Client),
-            // Before connect() a client's first flight is welcome already: its certificate is checked when the
+            // Before connect() nothing says who begins, unless the peer has: its certificate is checked when the
             // fingerprint is known.
+            wire::DtlsRole::Auto if !web_rtc.dtls.has_client_hello() => None,
             wire::DtlsRole::Auto | wire::DtlsRole::Server => {
                 web_rtc.dtls_role = wire::DtlsRole::Server;
                 Some(DtlsRole::Server)

@@ -224,6 +224,18 @@ impl Harness {
         parameters: rtp::RtpParameters,
         encodings: u32,
     ) {
+        self.try_consume(transport, id, producer, kind, parameters, encodings).unwrap();
+    }
+
+    pub(crate) fn try_consume(
+        &mut self,
+        transport: &str,
+        id: &str,
+        producer: &str,
+        kind: rtp::MediaKind,
+        parameters: rtp::RtpParameters,
+        encodings: u32,
+    ) -> Result<Option<response::Body>, String> {
         let body = transport::ConsumeRequest {
             consumer_id: id.to_owned(),
             producer_id: producer.to_owned(),
@@ -241,7 +253,7 @@ impl Harness {
             ignore_dtx: false,
         };
         let body = request::Body::TransportConsumeRequest(Box::new(body));
-        self.request(Method::TransportConsume, transport, Some(body));
+        self.try_request(Method::TransportConsume, transport, Some(body))
     }
 
     pub(crate) fn close(&mut self) {

@@ -147,3 +147,40 @@ fn arbitrary_channel_messages_are_survived() {
     assert!(harness.counter("channel_malformed") > 0);
     assert!(harness.request(Method::RouterDump, "router", None).is_some());
 }
+
+/// A video Producer on `in` and a Consumer of it, with SSRC 222 and RTX SSRC 223, on `out`.
+fn one_consumer(harness: &mut Harness) {
+    harness.router("router");
+    harness.plain_transport("router", "in", true);
+    harness.plain_transport("router", "out", false);
+    harness.produce("in", "producer", MediaKind::Video, parameters(vec![vp8(96)], vec![encoding(111, None)]));
+    let sink = parameters(vec![vp8(97), rtx(98, 97)], vec![encoding(222, Some(223))]);
+    harness.consume("out", "consumer", "producer", MediaKind::Video, sink, 1);
+}
+
+#[test]
+fn an_ssrc_goes_out_for_one_stream_only() {
+    let mut harness = Harness::new();
+    one_consumer(&mut harness);
+    for (ssrc, rtx_ssrc) in [(222, 300), (223, 300), (300, 222), (300, 223), (300, 300)] {
+        let sink = parameters(vec![vp8(97), rtx(98, 97)], vec![encoding(ssrc, Some(rtx_ssrc))]);
+        let error = harness.try_consume("out", "second", "producer", MediaKind::Video, sink, 1).unwrap_err();
+        assert!(error.starts_with("TypeError"), "{error}");
+    }
+    assert_eq!(harness.worker.consumers.len(), 1);
+    let sink = parameters(vec![vp8(97), rtx(98, 97)], vec![encoding(300, Some(301))]);
+    harness.consume("out", "second", "producer", MediaKind::Video, sink, 1);
+}
+
+#[test]
+fn what_peers_cause_is_not_piled_up_for_a_driver_that_does_not_read() {
+    let mut harness = Harness::new();
+    one_consumer(&mut harness);
+    let consumer = harness.worker.consumers.iter().next().unwrap().0;
+    harness.worker.outbox.pending.resize(::worker::outbox::TALK_LIMIT + 1, 0);
+    harness.worker.notify_consumer_score(consumer);
+    harness.worker.notify_consumer_layers(consumer);
+    assert_eq!(harness.worker.outbox.dropped_talk, 2);
+    assert_eq!(harness.worker.outbox.pending.len(), ::worker::outbox::TALK_LIMIT + 1);
+    harness.worker.outbox.pending.clear();
+}

@@ -143,8 +143,8 @@ fn server(harness: &mut Harness) {
     harness.router("router");
 }
 
-/// A transport on the server, and a client that has connected to it.
-fn join(harness: &mut Harness, id: &str, tcp: bool) -> Client {
+/// A transport on the server, and a client that has not connected to it, with its certificate's fingerprint.
+fn create(harness: &mut Harness, id: &str, tcp: bool) -> (Client, wire::Fingerprint) {
     let listen = wire::ListenServer { web_rtc_server_id: "server".to_owned() };
     let options = wire::WebRtcTransportOptions {
         base: Box::default(),
@@ -184,21 +184,31 @@ fn join(harness: &mut Harness, id: &str, tcp: bool) -> Client {
     let ours =
         certificate.fingerprints().into_iter().find(|f| f.algorithm == FingerprintAlgorithm::Sha256).unwrap();
     let fingerprint = wire::Fingerprint { algorithm: wire::FingerprintAlgorithm::Sha256, value: ours.value };
-    let parameters = wire::DtlsParameters { fingerprints: vec![fingerprint], role: wire::DtlsRole::Client };
-    let body = wire::ConnectRequest { dtls_parameters: Box::new(parameters) };
-    let body = request::Body::WebRtcTransportConnectRequest(Box::new(body));
-    harness.request(Method::WebRtcTransportConnect, id, Some(body));
     let theirs =
         dump.dtls_parameters.fingerprints.iter().find(|f| f.algorithm == wire::FingerprintAlgorithm::Sha256);
     let value = theirs.unwrap().value.clone();
     let now = Instant::now();
     client.dtls.set_remote_fingerprint(Fingerprint { algorithm: FingerprintAlgorithm::Sha256, value }, now);
+    (client, fingerprint)
+}
+
+fn connect(harness: &mut Harness, id: &str, fingerprint: wire::Fingerprint, role: wire::DtlsRole) {
+    let parameters = wire::DtlsParameters { fingerprints: vec![fingerprint], role };
+    let body = wire::ConnectRequest { dtls_parameters: Box::new(parameters) };
+    let body = request::Body::WebRtcTransportConnectRequest(Box::new(body));
+    harness.request(Method::WebRtcTransportConnect, id, Some(body));
+}
+
+fn find_path(harness: &mut Harness, client: &mut Client) {
     client.binding_request(true);
     harness.wait("a STUN response", |_| {
         client.step();
         (client.responses > 0).then_some(())
     });
-    client.dtls.start(DtlsRole::Client, Instant::now()).unwrap();
+}
+
+fn shake_hands(harness: &mut Harness, id: &str, client: &mut Client, role: DtlsRole) {
+    client.dtls.start(role, Instant::now()).unwrap();
     harness.wait("DTLS", |harness| {
         client.step();
         let told = harness.notifications.iter().any(|notification| {
@@ -208,6 +218,14 @@ fn join(harness: &mut Harness, id: &str, tcp: bool) -> Client {
         });
         (client.srtp.is_some() && told).then_some(())
     });
+}
+
+/// A transport on the server, and a client that has connected to it.
+fn join(harness: &mut Harness, id: &str, tcp: bool) -> Client {
+    let (mut client, fingerprint) = create(harness, id, tcp);
+    connect(harness, id, fingerprint, wire::DtlsRole::Client);
+    find_path(harness, &mut client);
+    shake_hands(harness, id, &mut client, DtlsRole::Client);
     client
 }
 
@@ -303,4 +321,134 @@ fn a_closed_transport_says_goodbye_and_is_forgotten() {
     assert!(harness.worker.tuples.is_empty() && harness.worker.transports.is_empty());
     let server = harness.worker.web_rtc_servers.iter().next().unwrap().1;
     assert!(server.transports.is_empty() && server.username_fragments.is_empty());
+}
+
+#[test]
+fn a_forged_source_takes_no_path_from_a_peer_that_is_there() {
+    let mut harness = Harness::new();
+    server(&mut harness);
+    let mut victim = join(&mut harness, "victim", false);
+    let (mut intruder, _) = create(&mut harness, "intruder", false);
+    let Link::Udp(socket, at) = &victim.link else { panic!("the victim uses UDP") };
+    intruder.link = Link::Udp(socket.try_clone().unwrap(), *at);
+    intruder.binding_request(true);
+    harness
+        .wait("the request to be counted", |harness| (harness.counter("paths_contested") > 0).then_some(()));
+    harness.produce(
+        "victim",
+        "producer",
+        MediaKind::Video,
+        parameters(vec![vp8(96)], vec![encoding(1, None)]),
+    );
+    victim.send_rtp(&vp8_packet(1, 96, 1, 0, 0, true));
+    harness.wait("the victim's media", |harness| {
+        harness.worker.producers.iter().any(|(_, producer)| !producer.streams.is_empty()).then_some(())
+    });
+    assert_eq!(harness.counter("srtp_authentication_failed") + harness.counter("early_media"), 0);
+}
+
+#[test]
+fn without_keys_nothing_leaves() {
+    let mut harness = Harness::new();
+    server(&mut harness);
+    let mut publisher = join(&mut harness, "in", false);
+    let mut subscriber = join(&mut harness, "out", false);
+    harness.produce("in", "producer", MediaKind::Video, parameters(vec![vp8(96)], vec![encoding(1, None)]));
+    let sink = parameters(vec![vp8(97)], vec![encoding(2, None)]);
+    harness.consume("out", "consumer", "producer", MediaKind::Video, sink, 1);
+    let index = harness.worker.transports.iter().find(|(_, transport)| transport.id == "out").unwrap().0;
+    harness.worker.transports[index].srtp = None;
+    publisher.send_rtp(&vp8_packet(1, 96, 1, 0, 0, true));
+    harness.wait("a refusal", |harness| (harness.counter("egress_unprotected") > 0).then_some(()));
+    harness.worker.send_rtcp(index, &[0x80, 201, 0, 1, 0, 0, 0, 1], Instant::now());
+    harness.worker.flush();
+    assert_eq!(harness.counter("egress_unprotected"), 2);
+    let left = std::iter::from_fn(|| subscriber.link.receive());
+    assert_eq!(left.filter(|datagram| DatagramKind::of(datagram) != DatagramKind::Dtls).count(), 0);
+}
+
+#[test]
+fn a_closed_server_leaves_no_connection_behind() {
+    let mut harness = Harness::new();
+    server(&mut harness);
+    let (mut client, _) = create(&mut harness, "transport", true);
+    harness.wait("the connection", |harness| harness.worker.sockets.has_connections().then_some(()));
+    let body = worker::CloseWebRtcServerRequest { web_rtc_server_id: "server".to_owned() };
+    let body = request::Body::WorkerCloseWebRtcServerRequest(Box::new(body));
+    client.binding_request(true);
+    harness.request(Method::WorkerWebRtcServerClose, "", Some(body));
+    assert!(harness.worker.sockets.is_empty());
+    harness.turn();
+}
+
+#[test]
+fn a_frame_that_holds_no_datagram_ends_its_connection() {
+    let mut harness = Harness::new();
+    server(&mut harness);
+    for frame in [&[0, 0][..], &[0xff, 0xff, 1]] {
+        let (client, _) = create(&mut harness, &format!("transport {frame:?}"), true);
+        harness.wait("the connection", |harness| harness.worker.sockets.has_connections().then_some(()));
+        let Link::Tcp(mut stream, _) = client.link else { panic!("the client uses TCP") };
+        stream.write_all(frame).unwrap();
+        harness.wait("the end", |harness| (!harness.worker.sockets.has_connections()).then_some(()));
+        drop(stream);
+    }
+    assert_eq!(harness.worker.sockets.counters.tcp_malformed, 2);
+    assert_eq!(harness.counter("datagrams_received"), 0);
+}
+
+#[test]
+fn before_connect_nobody_decides_who_begins_dtls() {
+    let mut harness = Harness::new();
+    server(&mut harness);
+    for (id, role, ours) in [
+        ("active", wire::DtlsRole::Client, DtlsRole::Client),
+        ("passive", wire::DtlsRole::Server, DtlsRole::Server),
+    ] {
+        let (mut client, fingerprint) = create(&mut harness, id, false);
+        find_path(&mut harness, &mut client);
+        connect(&mut harness, id, fingerprint, role);
+        shake_hands(&mut harness, id, &mut client, ours);
+    }
+}
+
+#[test]
+fn a_client_may_begin_dtls_before_connect() {
+    let mut harness = Harness::new();
+    server(&mut harness);
+    let (mut client, fingerprint) = create(&mut harness, "transport", false);
+    find_path(&mut harness, &mut client);
+    client.dtls.start(DtlsRole::Client, Instant::now()).unwrap();
+    client.step();
+    harness.wait("the server to begin", |harness| {
+        harness
+            .notifications
+            .iter()
+            .any(|notification| {
+                matches!(&notification.body, Some(notification::Body::WebRtcTransportDtlsStateChangeNotification(body))
+                    if body.dtls_state == wire::DtlsState::Connecting)
+            })
+            .then_some(())
+    });
+    connect(&mut harness, "transport", fingerprint, wire::DtlsRole::Client);
+    harness.wait("DTLS", |_| {
+        client.step();
+        client.srtp.is_some().then_some(())
+    });
+}
+
+#[test]
+fn a_queue_that_is_full_leaves_before_the_turn_ends() {
+    let mut harness = Harness::new();
+    server(&mut harness);
+    let client = join(&mut harness, "transport", false);
+    let path = harness.worker.transports.iter().next().unwrap().1.path.unwrap();
+    while !harness.worker.sockets.is_full() {
+        harness.worker.sockets.send(path, &[0xff; 1200]);
+    }
+    let Link::Udp(socket, at) = &client.link else { panic!("the client uses UDP") };
+    socket.send_to(&[0xff], at).unwrap();
+    // Loopback delivers before the send call returns.
+    harness.worker.read_socket(path.socket, Instant::now());
+    assert!(!harness.worker.sockets.is_full());
 }

@@ -60,7 +60,7 @@ fn receiver_report_gives_round_trip_loss_and_score() {
         delay_since_last_sr: compact_delay(ms(500)),
         ..Default::default()
     };
-    stream.on_receiver_report(&block, NtpTime::from_unix(ms(1_000_580)));
+    stream.on_receiver_report(&block, NtpTime::from_unix(ms(1_000_580)), now);
     let rtt = stream.rtt().unwrap().as_millis();
     assert!((79..=81).contains(&rtt), "{rtt}");
     let change = stream.poll_score_change().unwrap();
@@ -239,4 +239,20 @@ fn nacks_stay_in_proportion_to_the_loss() {
             outcome.lost_on_the_way
         );
     }
+}
+
+#[test]
+fn reports_in_a_row_are_scored_once() {
+    let now = Instant::now();
+    let mut stream = SendStream::new(params(true), 0, now);
+    let mut changes = 0;
+    for step in 0..100_u64 {
+        let now = now + ms(step);
+        stream.sent(&outgoing(70_000 + step), now);
+        let cumulative_lost = if step % 2 == 0 { 50 } else { 0 };
+        let block = ReportBlock { ssrc: Ssrc(1), cumulative_lost, ..Default::default() };
+        stream.on_receiver_report(&block, NtpTime::default(), now);
+        changes += usize::from(stream.poll_score_change().is_some());
+    }
+    assert_eq!(changes, 1);
 }

@@ -23,7 +23,7 @@ fn packet(seq: u64, origin_seq: u64) -> SentPacket {
 
 #[test]
 fn entry_is_small() {
-    assert_eq!(size_of::<Entry>(), 14);
+    assert_eq!(size_of::<Entry>(), 15);
 }
 
 #[test]
@@ -136,4 +136,16 @@ fn wide_jumps_and_random_order_never_return_a_wrong_packet() {
             }
         }
     }
+}
+
+#[test]
+fn many_rewrites_later_an_old_packet_is_unknown_and_not_another() {
+    let now = Instant::now();
+    let mut map = SentMap::new(WINDOW, now);
+    for seq in 0..=256_u64 {
+        let mut packet = packet(70_000 + seq, 70_000 + seq);
+        packet.timestamp_offset = seq as u32;
+        assert!(map.insert(&packet, now));
+    }
+    assert_eq!(map.request(70_000_u64 as u16, RTT, now), Lookup::Unknown);
 }

@@ -55,12 +55,11 @@ impl Worker {
                     server.username_fragments.remove(&fragment);
                 }
             }
-            IceEvent::TupleAdded(tuple) => {
-                self.tuples.insert(path_of(tuple), index);
-            }
+            // Its path is claimed with each granted request.
+            IceEvent::TupleAdded(_) => {}
             IceEvent::TupleRemoved(tuple) => {
                 let path = path_of(tuple);
-                if self.tuples.get(&path) == Some(&index) {
+                if self.tuples.get(&path).is_some_and(|owner| owner.transport == index) {
                     self.tuples.remove(&path);
                 }
                 if transport.path == Some(path) {
@@ -105,7 +104,10 @@ impl Worker {
             self.start_dtls(index, now);
             let transport = &self.transports[index];
             let TransportKind::WebRtc(web_rtc) = &transport.kind else { return };
-            if web_rtc.dtls.state() == DtlsState::Connected && !transport.connected {
+            if web_rtc.dtls.state() == DtlsState::Connected
+                && transport.srtp.is_some()
+                && !transport.connected
+            {
                 self.transport_connected(index, now);
             }
         } else if state == IceState::Disconnected {
