@@ -293,6 +293,17 @@ impl Object {
 #[derive(Debug)]
 pub(crate) struct CloseOnDrop(pub(crate) Arc<Object>);
 
+impl CloseOnDrop {
+    /// Takes note of the answer to the request that creates the object, and hands it on. Where the worker refuses, there
+    /// is nothing to close in it; where the answer does not come, there may be.
+    pub(crate) fn created<T>(&self, answer: Result<T, MediaError>) -> Result<T, MediaError> {
+        if let Err(MediaError::Refused { .. }) = answer {
+            self.0.mark_closed();
+        }
+        answer
+    }
+}
+
 impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         self.0.close_in_background();

@@ -218,7 +218,7 @@ impl Router {
     ) -> Result<(Transport, Option<Body>), MediaError> {
         let id = id.unwrap_or_else(TransportId::random);
         let object = CloseOnDrop(Object::child(self.object(), Kind::Transport, id.shared())?);
-        let answer = self.create(&object, method, body(id.into())).await?;
+        let answer = object.created(self.object().request(method, Some(body(id.into()))).await)?;
         Ok((Transport::new(object, Arc::clone(&self.0.rtp_capabilities)), answer))
     }
 
@@ -229,20 +229,7 @@ impl Router {
     ) -> Result<RtpObserver, MediaError> {
         let id = RtpObserverId::random();
         let object = CloseOnDrop(Object::child(self.object(), Kind::RtpObserver, id.shared())?);
-        self.create(&object, method, body(id.as_str().to_owned())).await?;
+        object.created(self.object().request(method, Some(body(id.as_str().to_owned()))).await)?;
         Ok(RtpObserver::new(object, id))
-    }
-
-    async fn create(
-        &self,
-        object: &CloseOnDrop,
-        method: Method,
-        body: request::Body,
-    ) -> Result<Option<Body>, MediaError> {
-        let answer = self.object().request(method, Some(body)).await;
-        if let Err(MediaError::Refused { .. }) = answer {
-            object.0.mark_closed();
-        }
-        answer
     }
 }

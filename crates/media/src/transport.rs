@@ -117,7 +117,7 @@ impl Transport {
             enable_mediasoup_packet_id_header_extension: false,
         };
         let body = request::Body::TransportProduceRequest(Box::new(body));
-        let answer = self.create(&object, Method::TransportProduce, body).await?;
+        let answer = object.created(self.object().request(Method::TransportProduce, Some(body)).await)?;
         let producer_type = match answer {
             Some(Body::TransportProduceResponse(answer)) => producer_type_from_wire(answer.type_),
             _ => None,
@@ -180,7 +180,7 @@ impl Transport {
             ignore_dtx,
         };
         let body = request::Body::TransportConsumeRequest(Box::new(body));
-        let answer = self.create(&object, Method::TransportConsume, body).await?;
+        let answer = object.created(self.object().request(Method::TransportConsume, Some(body)).await)?;
         let Some(Body::TransportConsumeResponse(answer)) = answer else {
             return Err(MediaError::UnexpectedAnswer(Method::TransportConsume));
         };
@@ -228,21 +228,6 @@ impl Transport {
     pub(crate) fn find_producer(&self, id: &ProducerId) -> Result<Arc<ProducerData>, MediaError> {
         let index = self.object().producers().ok_or(MediaError::Closed)?;
         index.find(id.as_str()).ok_or_else(|| MediaError::NoSuchProducer(id.as_str().to_owned()))
-    }
-
-    /// Sends what creates `object`. Where the worker refuses, there is nothing to close in it; where the answer does
-    /// not come, there may be.
-    async fn create(
-        &self,
-        object: &CloseOnDrop,
-        method: Method,
-        body: request::Body,
-    ) -> Result<Option<Body>, MediaError> {
-        let answer = self.object().request(method, Some(body)).await;
-        if let Err(MediaError::Refused { .. }) = answer {
-            object.0.mark_closed();
-        }
-        answer
     }
 
     fn cname(&self, given: Option<String>) -> String {

@@ -176,7 +176,8 @@ impl Worker {
             listen_infos: Some(listen.iter().map(ListenInfo::to_wire).collect()),
         };
         let body = request::Body::WorkerCreateWebRtcServerRequest(Box::new(body));
-        self.create(&object, Method::WorkerCreateWebRtcServer, body).await?;
+        object
+            .created(self.0.roots.channel.request(Method::WorkerCreateWebRtcServer, "", Some(body)).await)?;
         Ok(WebRtcServer::new(object, id))
     }
 
@@ -191,7 +192,7 @@ impl Worker {
         let object = CloseOnDrop(Object::root(self.0.roots.clone(), Kind::Router, id.shared(), events));
         let body = wire::CreateRouterRequest { router_id: id.as_str().to_owned() };
         let body = request::Body::WorkerCreateRouterRequest(Box::new(body));
-        self.create(&object, Method::WorkerCreateRouter, body).await?;
+        object.created(self.0.roots.channel.request(Method::WorkerCreateRouter, "", Some(body)).await)?;
         Ok(Router::new(object, rtp_capabilities))
     }
 
@@ -249,19 +250,6 @@ impl Worker {
     /// Ends it at once.
     pub fn kill(&self) {
         self.0.orders.kill.notify_one();
-    }
-
-    async fn create(
-        &self,
-        object: &CloseOnDrop,
-        method: Method,
-        body: request::Body,
-    ) -> Result<(), MediaError> {
-        let answer = self.0.roots.channel.request(method, "", Some(body)).await;
-        if let Err(MediaError::Refused { .. }) = answer {
-            object.0.mark_closed();
-        }
-        answer.map(drop)
     }
 }
 
