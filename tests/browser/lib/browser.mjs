@@ -81,6 +81,13 @@ export class Person {
     return this.page.evaluate(() => window.tureen.call.peerId);
   }
 
+  /** By which protocol (`udp`, `tcp`) each connected transport's media goes. */
+  protocols() {
+    return this.page.evaluate(async () =>
+      (await window.probes.selectedPairs()).map(({ remote }) => remote.protocol),
+    );
+  }
+
   /** Waits until `other`'s colour is on this person's screen. */
   async sees(other, deadlineMs = 15_000) {
     await this.#wait(

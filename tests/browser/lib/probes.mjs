@@ -190,18 +190,26 @@ export function probes() {
         counters: await counters(video.srcObject?.getVideoTracks()[0]),
       };
     },
-    /** The port that this page's media goes to. */
-    async remotePort() {
+    /** Which way the media of each connected transport goes. */
+    async selectedPairs() {
+      const pairs = [];
       for (const connection of connections) {
         if (connection.connectionState !== 'connected') continue;
         const stats = await connection.getStats();
-        for (const pair of stats.values()) {
-          if (pair.type === 'candidate-pair' && pair.nominated && pair.state === 'succeeded') {
-            return stats.get(pair.remoteCandidateId).port;
-          }
-        }
+        const transport = [...stats.values()].find(({ type }) => type === 'transport');
+        const pair = stats.get(transport?.selectedCandidatePairId);
+        if (!pair) continue;
+        const { protocol, port, address } = stats.get(pair.remoteCandidateId);
+        const local = stats.get(pair.localCandidateId);
+        pairs.push({ local: { protocol: local.protocol }, remote: { protocol, port, address } });
       }
-      throw new Error('no connected transport');
+      return pairs;
+    },
+    /** The port that this page's media goes to. */
+    async remotePort() {
+      const [pair] = await window.probes.selectedPairs();
+      if (!pair) throw new Error('no connected transport');
+      return pair.remote.port;
     },
     describe() {
       const peers = window.tureen?.peers.map(({ displayName, tracks }) => {

@@ -9,7 +9,7 @@ use serde_json::json;
 use tests::{Network, Server, run_scenario};
 
 /// Names of scenarios with a case below.
-const CASES: &[&str] = &["call", "four", "join-time", "simulcast", "udp-drop", "worker-kill", "wrtc"];
+const CASES: &[&str] = &["call", "four", "join-time", "simulcast", "tcp", "udp-drop", "worker-kill", "wrtc"];
 
 const fn minutes(minutes: u64) -> Duration {
     Duration::from_secs(minutes * 60)
@@ -68,6 +68,15 @@ fn a_call_returns_after_ten_seconds_without_udp() -> Result<()> {
     let server = Server::options().in_network(&network).start()?;
     let clients: Vec<&str> = network.clients().iter().map(|client| client.name()).collect();
     run_scenario("udp-drop", &server, &json!({ "netns": clients, "seconds": 10 }), minutes(4))?;
+    Ok(())
+}
+
+#[test]
+fn a_call_without_udp_goes_over_tcp_by_itself() -> Result<()> {
+    let network = Network::new(2)?;
+    let server = Server::options().in_network(&network).start()?;
+    let clients: Vec<&str> = network.clients().iter().map(|client| client.name()).collect();
+    run_scenario("tcp", &server, &json!({ "netns": clients }), minutes(2))?;
     Ok(())
 }
 
