@@ -38,7 +38,7 @@ export class Room {
       peerId: id,
       displayName: settings.displayName,
       devices: new BrowserDevices(),
-      simulcast: settings.simulcast,
+      camera: settings.send,
     });
     expose(this.call);
     this.#buttons = {

@@ -48,3 +48,12 @@ it('hands out a link with the room and nothing personal', () => {
   const page = new URL('https://soup.example/call/?roomId=old&name=Ada&autojoin=1');
   expect(roomLink(page, 'miso & co')).toBe('https://soup.example/call/?roomId=miso+%26+co');
 });
+
+it('takes a codec and a layer structure from the address, and nothing else for one', () => {
+  expect(read('?codec=VP9&scalability=L3T3_KEY').send).toEqual({
+    simulcast: true,
+    codec: 'vp9',
+    scalabilityMode: 'L3T3_KEY',
+  });
+  expect(read('?simulcast=0&codec=theora&scalability=L9').send).toEqual({ simulcast: false });
+});

@@ -3,14 +3,20 @@
  * peer, which replaces its old self, and another tab is another one.
  */
 
+import { type CameraOptions, VIDEO_CODECS } from '@tureen/client';
+
 export interface PageSettings {
   roomId: string;
   displayName: string;
   autojoin: boolean;
   camera: boolean;
   microphone: boolean;
-  simulcast: boolean;
+  /** How the camera is sent. */
+  send: CameraOptions;
 }
+
+/** L1T3, S3T3, L3T3_KEY and their like. */
+const LAYER_STRUCTURE = /^[LS][1-3]T[1-3](h|h_KEY|_KEY|_KEY_SHIFT)?$/;
 
 const PEER_ID = 'tureen.peerId';
 const IN_CALL = 'tureen.inCall';
@@ -41,7 +47,17 @@ export function readSettings(address: URL, storage: Storage, session: Storage): 
     autojoin: query.get('autojoin') === '1' || (roomId !== '' && session.getItem(IN_CALL) === roomId),
     camera: on('camera'),
     microphone: on('microphone'),
-    simulcast: on('simulcast'),
+    send: { simulcast: on('simulcast'), ...codecChoice(query) },
+  };
+}
+
+/** `codec=vp9&scalability=L3T3_KEY`; what is no codec, or no name of a layer structure, counts as left out. */
+function codecChoice(query: URLSearchParams): Pick<CameraOptions, 'codec' | 'scalabilityMode'> {
+  const codec = VIDEO_CODECS.find((name) => name === query.get('codec')?.toLowerCase());
+  const scalabilityMode = query.get('scalability');
+  return {
+    ...(codec === undefined ? {} : { codec }),
+    ...(scalabilityMode !== null && LAYER_STRUCTURE.test(scalabilityMode) ? { scalabilityMode } : {}),
   };
 }
 

@@ -48,7 +48,7 @@ beforeEach(async () => {
     peerId: 'me',
     displayName: 'Me',
     devices,
-    simulcast: true,
+    camera: { simulcast: true },
     handlerFactory: handlerFactory(),
   });
   call.on('state', (state, reason) => states.push([state, reason]));

@@ -6,6 +6,7 @@ import type { types } from 'mediasoup-client';
 import { DeviceLoader } from './device-loader';
 import { type Devices, DeviceError, explain } from './devices';
 import { Emitter } from './emitter';
+import type { CameraOptions } from './encodings';
 import type { PeerInfo, ServerNotification, Source } from './protocol';
 import { type RemoteConsumer, Session } from './session';
 import { ConnectionLostError, RequestError, Signaling } from './signaling';
@@ -50,7 +51,7 @@ export interface CallOptions {
   peerId: string;
   displayName: string;
   devices: Devices;
-  simulcast: boolean;
+  camera: CameraOptions;
   /** For tests: mediasoup-client's fake handler in place of the browser's. */
   handlerFactory?: types.HandlerFactory;
 }

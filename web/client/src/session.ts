@@ -6,7 +6,7 @@
 import type { types } from 'mediasoup-client';
 import type { DeviceLoader } from './device-loader';
 import { Emitter } from './emitter';
-import { sendOptions } from './encodings';
+import { type CameraOptions, sendOptions } from './encodings';
 import { type NewConsumer, type PeerInfo, type Source, type TransportInfo, sourceOf } from './protocol';
 import { ConnectionLostError, type Signaling } from './signaling';
 
@@ -39,13 +39,14 @@ interface SessionEvents {
 
 export interface SessionOptions {
   displayName: string;
-  simulcast: boolean;
+  camera: CameraOptions;
 }
 
 export class Session extends Emitter<SessionEvents> {
   readonly consumers = new Map<string, RemoteConsumer>();
   readonly producers = new Map<Source, types.Producer>();
   #transports: { send: types.Transport; recv: types.Transport } | undefined;
+  #device: types.Device | undefined;
   /** Offered by the server and not set up yet; what it says about them meanwhile is kept here. */
   readonly #offers = new Map<string, { peerId: string; paused: boolean }>();
   readonly #timers = new Map<types.Transport, ReturnType<typeof setTimeout>>();
@@ -81,6 +82,7 @@ export class Session extends Emitter<SessionEvents> {
     ]);
     const device = await this.devices.load(routerRtpCapabilities);
     if (this.#closed) throw new ConnectionLostError();
+    this.#device = device;
     this.#transports = {
       send: this.#watch(device.createSendTransport(transportOptions(send))),
       recv: this.#watch(device.createRecvTransport(transportOptions(recv))),
@@ -100,12 +102,23 @@ export class Session extends Emitter<SessionEvents> {
     if (!transport || this.#closed) return;
     const producer = await transport.produce({
       track,
-      ...sendOptions(source, track.getSettings().height ?? 720, this.options.simulcast),
+      ...sendOptions(source, track.getSettings().height ?? 720, this.options.camera),
+      ...(source === 'camera' ? this.#codec() : {}),
       stopTracks: false,
       appData: source === 'screen' ? { source, share: true } : { source },
     });
     this.producers.set(source, producer);
     if (producer.paused) await this.signaling.request('pauseProducer', { producerId: producer.id });
+  }
+
+  /** The codec that was asked for, where both sides have it. */
+  #codec(): { codec?: types.RtpCodecCapability } {
+    const wanted = this.options.camera.codec;
+    if (wanted === undefined) return {};
+    const codecs = this.#device?.sendRtpCapabilities.codecs ?? [];
+    const codec = codecs.find(({ mimeType }) => mimeType.toLowerCase() === `video/${wanted}`);
+    if (!codec) throw new Error(`${wanted.toUpperCase()} is not available here`);
+    return { codec };
   }
 
   async stopProducing(source: Source): Promise<void> {
