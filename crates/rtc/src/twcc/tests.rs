@@ -94,8 +94,13 @@ fn jump_over_half_the_circle_starts_anew() {
 #[test]
 fn every_arrival_is_reported_at_its_time() {
     for seed in 0..5 {
-        let profile =
-            LinkProfile { loss: 0.05, duplication: 0.01, reorder: 0.1, reorder_delay: ms(30), delay: ms(20) };
+        let profile = LinkProfile {
+            loss: 0.05,
+            duplication: 0.01,
+            reorder: 0.1,
+            reorder_delay: ms(30),
+            ..LinkProfile::perfect(ms(20))
+        };
         let mut link = LossyLink::new(profile, seed);
         let mut clock = VirtualClock::new();
         let mut generator = TransportFeedbackGenerator::new(Ssrc(0));

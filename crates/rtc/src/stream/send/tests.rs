@@ -194,7 +194,13 @@ fn simulate(rtx: bool, there: LinkProfile, back: LinkProfile, first_seq: u64, se
 }
 
 fn lossy(loss: f64) -> LinkProfile {
-    LinkProfile { loss, duplication: 0.02, reorder: 0.05, reorder_delay: ms(8), delay: ms(20) }
+    LinkProfile {
+        loss,
+        duplication: 0.02,
+        reorder: 0.05,
+        reorder_delay: ms(8),
+        ..LinkProfile::perfect(ms(20))
+    }
 }
 
 #[test]
