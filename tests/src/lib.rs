@@ -15,6 +15,6 @@ pub use crate::{
     certificate::Certificate,
     namespace::{Namespace, Network},
     proc::{Listening, alive, children, kill, listening, open_descriptors, resident_bytes},
-    scenario::run_scenario,
+    scenario::{run_scenario, run_scenario_in},
     server::{Server, ServerOptions},
 };

@@ -8,13 +8,29 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::{Server, binaries, proc};
+use crate::{Namespace, Server, binaries, proc};
 
 /// Runs one scenario against a server's page and returns what it measured. Its talk goes to stderr.
 ///
 /// `args` are its options, an object. A scenario that fails, or that is not done within the deadline, is an error;
 /// the browsers it started end with it.
 pub fn run_scenario(name: &str, server: &Server, args: &Value, deadline: Duration) -> Result<Value> {
+    run(Command::new(binaries::node()), name, server, args, deadline)
+}
+
+/// As [`run_scenario`], with Node itself in a namespace: for a browser that is driven over a socket, which would not
+/// be reached from outside.
+pub fn run_scenario_in(
+    namespace: &Namespace,
+    name: &str,
+    server: &Server,
+    args: &Value,
+    deadline: Duration,
+) -> Result<Value> {
+    run(namespace.command(binaries::node()), name, server, args, deadline)
+}
+
+fn run(mut node: Command, name: &str, server: &Server, args: &Value, deadline: Duration) -> Result<Value> {
     let folder = binaries::root().join("tests/browser");
     let script = folder.join(format!("{name}.mjs"));
     if !script.is_file() {
@@ -23,7 +39,7 @@ pub fn run_scenario(name: &str, server: &Server, args: &Value, deadline: Duratio
     if !folder.join("node_modules").is_dir() {
         bail!("the scenarios' packages are missing: run `npm ci` in {}", folder.display());
     }
-    let child = Command::new(binaries::node())
+    let child = node
         .arg(&script)
         .current_dir(&folder)
         .env("TUREEN_URL", server.url())

@@ -19,6 +19,14 @@ const CMAKE: Package = Package { name: "cmake", present: || process::find("cmake
 const LIBCLANG: Package = Package { name: "libclang-dev", present: libclang };
 const NPM: Package = Package { name: "npm", present: || process::find("npm").is_some() };
 const CHROMIUM: Package = Package { name: "chromium", present: || process::find("chromium").is_some() };
+const FIREFOX: Package = Package {
+    name: "firefox-esr",
+    present: || process::find("firefox-esr").or_else(|| process::find("firefox")).is_some(),
+};
+const FFMPEG: Package = Package {
+    name: "ffmpeg",
+    present: || process::find("ffmpeg").is_some() && process::find("ffprobe").is_some(),
+};
 const NFTABLES: Package = Package { name: "nftables", present: || process::find("nft").is_some() };
 const IPROUTE: Package = Package { name: "iproute2", present: || process::find("ip").is_some() };
 const OPENSSL: Package = Package { name: "openssl", present: || process::find("openssl").is_some() };
@@ -27,9 +35,9 @@ const OPENSSL: Package = Package { name: "openssl", present: || process::find("o
 pub(crate) const TO_BUILD: &[Package] = &[CXX, MAKE, CMAKE, LIBCLANG, NPM];
 /// What mediasoup's Node tests need.
 pub(crate) const TO_NODE_TEST: &[Package] = &[CXX, MAKE, CMAKE, LIBCLANG, NPM, OPENSSL];
-/// What all tests need: a browser, namespaces whose traffic can be dropped, certificates.
+/// What all tests need: browsers, an encoder and recorder, namespaces whose traffic can be dropped, certificates.
 pub(crate) const TO_TEST: &[Package] =
-    &[CXX, MAKE, CMAKE, LIBCLANG, NPM, CHROMIUM, NFTABLES, IPROUTE, OPENSSL];
+    &[CXX, MAKE, CMAKE, LIBCLANG, NPM, CHROMIUM, FIREFOX, FFMPEG, NFTABLES, IPROUTE, OPENSSL];
 
 /// Sees to it that the packages' programs are there.
 pub(crate) fn ensure(packages: &[Package]) -> Result<()> {

@@ -1,8 +1,9 @@
-/** One person: a Chromium of its own with its own colour and tone, in the network namespace it is told. */
+/** One person: a Chromium (or Firefox) of its own with its own colour and tone, in the network namespace it is told. */
 import { chmod, writeFile } from 'node:fs/promises';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { chromium } from 'playwright-core';
+import { firefox } from './firefox.mjs';
 import { VOICES, writeTone, writeVideo } from './fakes.mjs';
 import { probes } from './probes.mjs';
 import { check, log } from './scenario.mjs';
@@ -30,10 +31,15 @@ const FLAGS = [
 
 /**
  * Starts a person of this voice (`red`, `blue`, …). `context` is scenario()'s: folder, url, onEnd.
- * Options: netns, width, height, fps of the camera.
+ * Options: browser (`chromium` or `firefox`), netns, width, height, fps of the camera.
  */
-export async function person(context, voice, { netns, ...camera } = {}) {
-  const { folder, url, onEnd } = context;
+export async function person(context, voice, { browser: kind = 'chromium', ...options } = {}) {
+  const { browser, page } = await (kind === 'firefox' ? firefox : chromiumOf)(context, voice, options);
+  await page.addInitScript(probes);
+  return new Person(voice, browser, page, context.url);
+}
+
+async function chromiumOf({ folder, url, onEnd }, voice, { netns, ...camera }) {
   const video = join(folder, `${voice}.y4m`);
   const tone = join(folder, `${voice}.wav`);
   if (!existsSync(video)) await writeVideo(video, VOICES[voice].rgb, camera);
@@ -53,8 +59,7 @@ export async function person(context, voice, { netns, ...camera } = {}) {
   page.on('console', (message) => {
     if (message.type() === 'error') log(`${voice}: ${message.text()}`);
   });
-  await page.addInitScript(probes);
-  return new Person(voice, browser, page, url);
+  return { browser, page };
 }
 
 export class Person {
@@ -139,6 +144,19 @@ export class Person {
       voice: VOICES[other.voice],
       ms: seconds * 1000,
     });
+  }
+
+  /** Asks the server for at most these layers of `other`'s camera. */
+  prefersLayers(other, spatialLayer, temporalLayer) {
+    return this.page.evaluate(
+      ({ name, spatial, temporal }) => {
+        const { call, peers } = window.tureen;
+        const { id } = peers.find(({ displayName }) => displayName === name);
+        const consumer = call.consumers().find(({ peerId, source }) => peerId === id && source === 'camera');
+        return call.setPreferredLayers(consumer.id, spatial, temporal);
+      },
+      { name: other.voice, spatial: spatialLayer, temporal: temporalLayer },
+    );
   }
 
   /** Presses a button of the toolbar by its label. */

@@ -106,7 +106,8 @@ export function probes() {
     return { hertz: (best * audio.sampleRate) / analyser.fftSize, decibels: bins[best] };
   };
 
-  const LOUD = -50;
+  /** Firefox's fake microphone whispers at -48 dB; where nobody speaks there are less than -90. */
+  const LOUD = -60;
   const isTone = (heard, hertz) =>
     heard !== undefined && heard.decibels > LOUD && Math.abs(heard.hertz - hertz) < 25;
 

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::json;
-use tests::{Network, Server, run_scenario};
+use tests::{Network, Server, run_scenario, run_scenario_in};
 
 /// Names of scenarios with a case below.
-const CASES: &[&str] = &["call", "four", "join-time", "simulcast", "tcp", "udp-drop", "worker-kill", "wrtc"];
+const CASES: &[&str] =
+    &["call", "firefox", "four", "join-time", "simulcast", "tcp", "udp-drop", "worker-kill", "wrtc"];
 
 const fn minutes(minutes: u64) -> Duration {
     Duration::from_secs(minutes * 60)
@@ -45,6 +46,17 @@ fn four_people_see_and_hear_all_others() -> Result<()> {
 fn a_client_that_negotiates_aes_cm_calls_chromium() -> Result<()> {
     let server = Server::start()?;
     run_scenario("wrtc", &server, &json!({}), minutes(3))?;
+    Ok(())
+}
+
+/// Firefox pairs no candidate with one on loopback, so both get namespaces.
+#[test]
+fn firefox_and_chromium_call_each_other() -> Result<()> {
+    let network = Network::new(2)?;
+    let server = Server::options().in_network(&network).start()?;
+    let [firefox, chromium] = network.clients() else { unreachable!("two were asked for") };
+    let args = json!({ "netns": [null, chromium.name()] });
+    run_scenario_in(firefox, "firefox", &server, &args, minutes(3))?;
     Ok(())
 }
 
