@@ -1,5 +1,6 @@
 //! A Consumer: what one endpoint gets of a Producer, and its part of the requests.
 
+pub mod allocation;
 pub mod egress;
 pub mod layers;
 pub mod notify;

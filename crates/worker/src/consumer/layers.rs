@@ -302,30 +302,6 @@ impl Simulcast {
         let in_reference = reference.rtp_timestamp.wrapping_add(distance as u32);
         Some(in_reference.wrapping_sub(ours.rtp_timestamp))
     }
-
-    /// The layers to aim at, by preference and by what the Producer sends.
-    fn choose(&self, streams: &[ProducerStream]) -> Layers {
-        let mut chosen = -1;
-        for layer in 0..=self.most.spatial {
-            let alive = streams
-                .iter()
-                .any(|stream| i16::from(stream.encoding_idx) == layer && stream.recv.score() > 0);
-            if !alive {
-                continue;
-            }
-            if layer > self.preferred.spatial && chosen != -1 {
-                break;
-            }
-            chosen = layer;
-            if layer >= self.preferred.spatial {
-                break;
-            }
-        }
-        if chosen == -1 {
-            return Layers::NONE;
-        }
-        Layers { spatial: chosen, temporal: self.preferred.temporal.min(self.most.temporal) }
-    }
 }
 
 fn ticks(us: u64, clock_rate: u32) -> u32 {
@@ -335,13 +311,10 @@ fn ticks(us: u64, clock_rate: u32) -> u32 {
 }
 
 impl Worker {
-    /// Aims a Consumer of simulcast anew: its preference, its Producer's streams or its activity changed.
-    pub fn update_layers(&mut self, index: ConsumerIdx, now: Instant) {
+    /// Aims a Consumer at layers of its ladder, or at none.
+    pub fn aim(&mut self, index: ConsumerIdx, target: Layers, now: Instant) {
         let Some(consumer) = self.consumers.get_mut(index) else { return };
-        let active = consumer.is_active();
         let Forwarding::Simulcast(simulcast) = &mut consumer.forwarding else { return };
-        let target =
-            if active { simulcast.choose(&self.producers[consumer.producer].streams) } else { Layers::NONE };
         if target == simulcast.target {
             return;
         }
