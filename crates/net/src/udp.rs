@@ -6,8 +6,8 @@
 //!
 //! Where the kernel has neither call, `portable` does the same with one datagram a call; both pass the same tests.
 //!
-//! What is queued stays in order, and neighbours of one destination and one length lie side by side in the arena: that
-//! is the shape that UDP segmentation offload takes (one message, one address, one segment size).
+//! Datagrams of one destination and one length form runs, which go to the kernel as one message each where it can cut
+//! them itself (UDP segmentation offload): a run of six costs what two or three single datagrams do.
 
 mod batch;
 pub mod portable;
@@ -18,4 +18,4 @@ mod sys;
 mod tests;
 
 pub use batch::{MAX_DATAGRAM, RecvBatch};
-pub use queue::{FlushReport, MAX_QUEUED_BYTES, SendQueue};
+pub use queue::{FlushReport, MAX_QUEUED_BYTES, RunHint, SendQueue};

@@ -28,6 +28,10 @@ const TCP_BACKLOG_BYTES: usize = 256 * 1024;
 /// Bytes queued from which a turn flushes before its end: what a turn receives may be sent to a thousand.
 const FLUSH_BYTES: usize = 1024 * 1024;
 
+/// The environment variable that, set to 0, has every datagram leave as a message of its own: for a network card that
+/// cuts runs badly, and for tests whose packet filter drops what it takes for one packet.
+const OFFLOAD_VARIABLE: &str = "TUREEN_WORKER_GSO";
+
 /// TCP connections of one worker; each costs a descriptor, of which a process has a limited number.
 const MAX_CONNECTIONS: usize = 4096;
 
@@ -113,6 +117,10 @@ pub struct SocketCounters {
     pub send_overflow: u64,
     /// Datagrams that the kernel took.
     pub datagrams_sent: u64,
+    /// Messages in which it took them.
+    pub messages_sent: u64,
+    /// Runs of datagrams that it did not take as one message.
+    pub runs_refused: u64,
 }
 
 /// All sockets of a worker.
@@ -126,6 +134,8 @@ pub struct Sockets {
     dirty: Vec<SocketIdx>,
     /// Bytes queued since the last flush.
     queued: usize,
+    /// Whether the kernel may cut runs of datagrams, where it can.
+    offload: bool,
     /// What went wrong.
     pub counters: SocketCounters,
 }
@@ -140,6 +150,7 @@ impl Sockets {
             connections: 0,
             dirty: Vec::new(),
             queued: 0,
+            offload: std::env::var_os(OFFLOAD_VARIABLE).is_none_or(|value| value != "0"),
             counters: SocketCounters::default(),
         }
     }
@@ -156,11 +167,12 @@ impl Sockets {
     ) -> RequestResult<SocketIdx> {
         let bound = self.ports.bind(info, default_range)?;
         let kind = match info.protocol {
-            Protocol::Udp => SocketKind::Udp(Box::new(Udp {
-                socket: bound.socket.into(),
-                queue: SendQueue::default(),
-                dirty: false,
-            })),
+            Protocol::Udp => {
+                let socket = bound.socket.into();
+                let queue =
+                    if self.offload { SendQueue::for_socket(&socket) } else { SendQueue::default() };
+                SocketKind::Udp(Box::new(Udp { socket, queue, dirty: false }))
+            }
             Protocol::Tcp => SocketKind::TcpListener(bound.socket.into()),
         };
         self.insert(Socket { kind, owner, local: bound.local, _lease: bound.lease })
@@ -284,6 +296,8 @@ impl Sockets {
                 }
                 let report = udp.queue.flush(&udp.socket);
                 self.counters.datagrams_sent += report.sent;
+                self.counters.messages_sent += report.messages;
+                self.counters.runs_refused += report.runs_refused;
                 self.counters.send_errors += report.refused;
                 self.counters.send_overflow += report.dropped;
             }

@@ -497,6 +497,8 @@ impl Worker {
             ("send_errors", sockets.send_errors),
             ("send_overflow", sockets.send_overflow),
             ("datagrams_sent", sockets.datagrams_sent),
+            ("messages_sent", sockets.messages_sent),
+            ("runs_refused", sockets.runs_refused),
             ("dropped_talk", self.outbox.dropped_talk),
             ("now_sockets", self.sockets.len() as u64),
             ("now_routers", self.routers.len() as u64),

@@ -18,8 +18,12 @@ pub fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Option<(usiz
 
 /// Hands everything queued to the kernel, one system call a datagram.
 pub fn flush(queue: &mut SendQueue, socket: &UdpSocket) -> FlushReport {
-    queue.flush_with(|datagrams| match datagrams.next() {
-        Some(outgoing) => socket.send_to(outgoing.bytes, outgoing.destination).map(|_| 1),
+    queue.split_all();
+    queue.flush_with(|messages| match messages.next() {
+        Some(mut outgoing) => {
+            let bytes = outgoing.pieces.next().unwrap_or_default();
+            socket.send_to(bytes, outgoing.destination).map(|_| 1)
+        }
         None => Ok(0),
     })
 }

@@ -1,10 +1,14 @@
-//! Sending: the arena of one loop turn.
+//! Sending: the arena of one loop turn, and the runs that its datagrams form.
+//!
+//! A run is what the kernel takes as one message and cuts into datagrams itself (UDP segmentation offload): one
+//! destination, datagrams of one length, the last perhaps shorter. Where its datagrams do not lie side by side, the
+//! message gathers them.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 
 use super::batch::MAX_DATAGRAM;
-use super::sys::{self, Outgoing};
+use super::sys;
 
 /// Bytes that may wait for a socket whose buffer is full. Half a second of a gigabit is more than any real-time receiver
 /// still wants: beyond it the oldest datagrams are dropped.
@@ -13,36 +17,120 @@ pub const MAX_QUEUED_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes of memory that an empty queue keeps for the next turn.
 pub(super) const MAX_IDLE_BYTES: usize = 16 * 1024 * 1024;
 
+/// Datagrams of one run. The kernel takes 64; past 16 another one saves nothing, and a receiver's path should not get
+/// more of one sender in one piece.
+pub(super) const MAX_SEGMENTS: u16 = 32;
+
+/// Bytes of one run: with headers of IP and UDP it must stay below 64 KiB.
+const MAX_RUN_BYTES: usize = 65_000;
+
+/// Destinations to which the kernel refused a run. When there are more, the socket sends no runs at all.
+const MAX_REFUSED_DESTINATIONS: usize = 64;
+
 /// What a flush did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlushReport {
     /// Datagrams that the kernel took.
     pub sent: u64,
+    /// Messages in which it took them: fewer than datagrams where there were runs.
+    pub messages: u64,
     /// Datagrams that the kernel refused (unreachable, forbidden, too long), which are gone.
     pub refused: u64,
+    /// Runs that the kernel refused as such; their datagrams went one by one.
+    pub runs_refused: u64,
     /// Datagrams dropped as the oldest of too many.
     pub dropped: u64,
     /// Datagrams that wait because the socket's buffer is full.
     pub waiting: usize,
 }
 
+/// Where the latest run to one destination is, as its owner remembers it: lets datagrams join a run that others were
+/// queued behind. A stale one does no harm.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RunHint {
+    turn: u32,
+    run: u32,
+}
+
 /// Datagrams to be sent with the next flush, their bytes end to end in one arena.
 #[derive(Debug, Default)]
 pub struct SendQueue {
     arena: Vec<u8>,
-    entries: Vec<Entry>,
+    datagrams: Vec<Datagram>,
+    runs: Vec<Run>,
     /// Where the next datagram begins.
     end: usize,
+    /// Counts flushes, so that hints of an earlier one are recognised. Hints begin at zero, this one above.
+    turn: u32,
+    /// Whether the kernel cuts runs for this socket.
+    segments: bool,
+    /// Destinations that must have datagrams one by one.
+    refused: Vec<SocketAddr>,
+    /// Arena and datagrams of before, for compaction.
+    spare: (Vec<u8>, Vec<Datagram>),
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Entry {
-    start: usize,
-    len: usize,
+struct Datagram {
+    start: u32,
+    len: u32,
+    /// The next one of its run.
+    next: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Run {
     destination: SocketAddr,
+    first: u32,
+    last: u32,
+    /// Length of all datagrams but the last.
+    segment: u32,
+    bytes: u32,
+    count: u16,
+    /// A shorter datagram ended it.
+    closed: bool,
+}
+
+/// One message: a datagram, or a run of them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outgoing<'a> {
+    pub(super) destination: SocketAddr,
+    /// Length of its datagrams, where it is a run.
+    pub(super) segment: Option<u16>,
+    pub(super) pieces: Pieces<'a>,
+}
+
+/// The bytes of a message, in as few pieces as they lie in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pieces<'a> {
+    arena: &'a [u8],
+    datagrams: &'a [Datagram],
+    next: u32,
+}
+
+const NONE: u32 = u32::MAX;
+
+impl<'a> Iterator for Pieces<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let first = self.datagrams.get(self.next as usize)?;
+        let mut end = first.start + first.len;
+        self.next = first.next;
+        while let Some(following) = self.datagrams.get(self.next as usize).filter(|next| next.start == end) {
+            end += following.len;
+            self.next = following.next;
+        }
+        Some(&self.arena[first.start as usize..end as usize])
+    }
 }
 
 impl SendQueue {
+    /// A queue that makes use of what the kernel can do for `socket`.
+    pub fn for_socket(socket: &UdpSocket) -> Self {
+        Self { segments: sys::can_segment(socket), ..Self::default() }
+    }
+
     /// Room for a datagram of at most `len` bytes, directly behind the one committed last. What it holds is undefined
     /// (bytes of an earlier turn); nothing is queued until [`SendQueue::commit`].
     pub fn reserve(&mut self, len: usize) -> &mut [u8] {
@@ -55,9 +143,39 @@ impl SendQueue {
 
     /// Queues the first `len` bytes of what was reserved last. More than was reserved is cut to it.
     pub fn commit(&mut self, len: usize, destination: SocketAddr) {
+        let mut hint = RunHint { turn: self.turn, run: (self.runs.len() as u32).wrapping_sub(1) };
+        self.commit_to(len, destination, &mut hint);
+    }
+
+    /// As [`SendQueue::commit`]; the datagram joins the run that `hint` remembers, where it fits. Datagrams with one hint
+    /// stay in order, those with different hints need not, even to one destination.
+    pub fn commit_to(&mut self, len: usize, destination: SocketAddr, hint: &mut RunHint) {
         let len = len.min(self.arena.len() - self.end);
-        self.entries.push(Entry { start: self.end, len, destination });
+        let index = self.datagrams.len() as u32;
+        self.datagrams.push(Datagram { start: self.end as u32, len: len as u32, next: NONE });
         self.end += len;
+        if self.segments
+            && hint.turn == self.turn
+            && let Some(run) = self.runs.get_mut(hint.run as usize)
+            && run.takes(len, destination)
+        {
+            self.datagrams[run.last as usize].next = index;
+            run.last = index;
+            run.count += 1;
+            run.bytes += len as u32;
+            run.closed = len < run.segment as usize;
+            return;
+        }
+        *hint = RunHint { turn: self.turn, run: self.runs.len() as u32 };
+        self.runs.push(Run {
+            destination,
+            first: index,
+            last: index,
+            segment: len as u32,
+            bytes: len as u32,
+            count: 1,
+            closed: len == 0 || self.refused.contains(&destination),
+        });
     }
 
     /// Queues a copy of `bytes`.
@@ -68,12 +186,12 @@ impl SendQueue {
 
     /// Datagrams that wait.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.datagrams.len()
     }
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.datagrams.is_empty()
     }
 
     /// Bytes that wait.
@@ -86,10 +204,11 @@ impl SendQueue {
         self.arena.capacity()
     }
 
-    /// Hands everything to the kernel. One datagram's error loses that datagram only. Where the socket's buffer is full
-    /// the rest waits for the next flush, in order, within [`MAX_QUEUED_BYTES`].
+    /// Hands everything to the kernel. One datagram's error loses that datagram only; a run that is refused goes datagram
+    /// by datagram. Where the socket's buffer is full the rest waits for the next flush, in order, within
+    /// [`MAX_QUEUED_BYTES`].
     pub fn flush(&mut self, socket: &UdpSocket) -> FlushReport {
-        self.flush_with(|datagrams| sys::send_batch(socket, datagrams))
+        self.flush_with(|messages| sys::send_batch(socket, messages))
     }
 
     pub(super) fn flush_with(
@@ -98,19 +217,31 @@ impl SendQueue {
     ) -> FlushReport {
         let mut report = FlushReport::default();
         let mut done = 0;
-        while done < self.entries.len() {
-            let arena = &self.arena;
-            let mut datagrams = self.entries[done..].iter().map(|entry| Outgoing {
-                bytes: &arena[entry.start..entry.start + entry.len],
-                destination: entry.destination,
+        while done < self.runs.len() {
+            let (arena, datagrams) = (&self.arena[..], &self.datagrams[..]);
+            let mut messages = self.runs[done..].iter().map(|run| Outgoing {
+                destination: run.destination,
+                segment: (run.count > 1).then_some(run.segment as u16),
+                pieces: Pieces { arena, datagrams, next: run.first },
             });
-            match send(&mut datagrams) {
-                Ok(sent) => {
-                    report.sent += sent as u64;
-                    done += sent.max(1);
+            match send(&mut messages) {
+                Ok(taken) => {
+                    let taken = taken.max(1).min(self.runs.len() - done);
+                    let datagrams: u64 =
+                        self.runs[done..done + taken].iter().map(|run| u64::from(run.count)).sum();
+                    report.sent += datagrams;
+                    report.messages += taken as u64;
+                    done += taken;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if self.runs[done].count > 1 => {
+                    report.runs_refused += 1;
+                    if sys::refuses_segments(&error) {
+                        self.refuse(self.runs[done].destination);
+                    }
+                    self.split(done);
+                }
                 Err(_) => {
                     report.refused += 1;
                     done += 1;
@@ -121,33 +252,94 @@ impl SendQueue {
         report
     }
 
+    /// Makes each datagram a message of its own.
+    pub(super) fn split_all(&mut self) {
+        for run in (0..self.runs.len()).rev() {
+            self.split(run);
+        }
+    }
+
+    /// Exchanges a run for its datagrams.
+    fn split(&mut self, at: usize) {
+        let run = self.runs[at];
+        let mut next = run.first;
+        let mut parts = Vec::with_capacity(usize::from(run.count));
+        while let Some(datagram) = self.datagrams.get_mut(next as usize) {
+            let (index, len) = (next, datagram.len);
+            next = std::mem::replace(&mut datagram.next, NONE);
+            parts.push(Run { first: index, last: index, segment: len, bytes: len, count: 1, closed: true, ..run });
+        }
+        self.runs.splice(at..=at, parts);
+    }
+
+    /// No more runs to this destination: its path does not take them.
+    fn refuse(&mut self, destination: SocketAddr) {
+        if self.refused.len() >= MAX_REFUSED_DESTINATIONS {
+            self.segments = false;
+        } else if !self.refused.contains(&destination) {
+            self.refused.push(destination);
+        }
+    }
+
     /// Moves what is left to the arena's front, without the oldest where it is too much.
     fn keep_from(&mut self, mut first: usize, report: &mut FlushReport) {
-        while first < self.entries.len() && self.end - self.entries[first].start > MAX_QUEUED_BYTES {
+        self.turn = self.turn.wrapping_add(1).max(1);
+        let mut bytes: usize = self.runs[first..].iter().map(|run| run.bytes as usize).sum();
+        while bytes > MAX_QUEUED_BYTES {
+            bytes -= self.runs[first].bytes as usize;
+            report.dropped += u64::from(self.runs[first].count);
             first += 1;
-            report.dropped += 1;
         }
-        match self.entries.get(first).map(|entry| entry.start) {
-            None => {
-                self.entries.clear();
-                self.end = 0;
-                // One busy turn must not cost its memory for ever.
-                if self.arena.len() > MAX_IDLE_BYTES {
-                    self.arena.truncate(MAX_IDLE_BYTES);
-                    self.arena.shrink_to_fit();
-                    self.entries.shrink_to(MAX_IDLE_BYTES / MAX_DATAGRAM);
-                }
+        if first == self.runs.len() {
+            self.datagrams.clear();
+            self.runs.clear();
+            self.end = 0;
+            // One busy turn must not cost its memory for ever.
+            if self.arena.len() > MAX_IDLE_BYTES {
+                self.arena.truncate(MAX_IDLE_BYTES);
+                self.arena.shrink_to_fit();
+                self.datagrams.shrink_to(MAX_IDLE_BYTES / MAX_DATAGRAM);
+                self.runs.shrink_to(MAX_IDLE_BYTES / MAX_DATAGRAM);
+                self.spare = <(Vec<u8>, Vec<Datagram>)>::default();
             }
-            Some(0) => {}
-            Some(shift) => {
-                self.arena.copy_within(shift..self.end, 0);
-                self.entries.drain(..first);
-                for entry in &mut self.entries {
-                    entry.start -= shift;
-                }
-                self.end -= shift;
-            }
+        } else if first > 0 {
+            self.compact(first);
         }
-        report.waiting = self.entries.len();
+        report.waiting = self.datagrams.len();
+    }
+
+    /// Copies the runs from `first` on to a fresh arena: they may lie anywhere in the old one.
+    fn compact(&mut self, first: usize) {
+        self.runs.drain(..first);
+        let (mut arena, mut datagrams) = std::mem::take(&mut self.spare);
+        arena.clear();
+        datagrams.clear();
+        for run in &mut self.runs {
+            let mut next = run.first;
+            run.first = datagrams.len() as u32;
+            while let Some(old) = self.datagrams.get(next as usize) {
+                let start = arena.len() as u32;
+                arena.extend_from_slice(&self.arena[old.start as usize..(old.start + old.len) as usize]);
+                datagrams.push(Datagram { start, len: old.len, next: datagrams.len() as u32 + 1 });
+                next = old.next;
+            }
+            run.last = datagrams.len() as u32 - 1;
+            datagrams[run.last as usize].next = NONE;
+            run.closed = true;
+        }
+        self.end = arena.len();
+        self.spare = (std::mem::replace(&mut self.arena, arena), std::mem::replace(&mut self.datagrams, datagrams));
+    }
+}
+
+impl Run {
+    /// Whether a datagram of `len` bytes may follow.
+    fn takes(&self, len: usize, destination: SocketAddr) -> bool {
+        !self.closed
+            && len <= self.segment as usize
+            && len > 0
+            && self.count < MAX_SEGMENTS
+            && self.bytes as usize + len <= MAX_RUN_BYTES
+            && self.destination == destination
     }
 }

@@ -6,7 +6,9 @@ use std::mem::{self, MaybeUninit};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::AsRawFd;
 
-/// Datagrams a system call. Beyond 32 to 64 a call costs no less per datagram.
+use super::queue::{MAX_SEGMENTS, Outgoing};
+
+/// Messages a system call. Beyond 32 to 64 a call costs no less per datagram.
 pub(super) const BATCH: usize = 64;
 
 /// What was received into one buffer.
@@ -64,43 +66,101 @@ pub(super) fn recv_batch(
     Ok(filled)
 }
 
-/// One datagram to be sent.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Outgoing<'a> {
-    pub(super) bytes: &'a [u8],
-    pub(super) destination: SocketAddr,
-}
+/// Pieces that one call gathers its messages from.
+const PIECES: usize = 4 * BATCH;
 
-/// Sends the first of `datagrams`, at most [`BATCH`], without waiting. Returns how many the kernel took; an error
+/// A control message that carries a `u16`: header and value, as `CMSG_SPACE` has it.
+type SegmentControl = [u64; 3];
+
+const _: () = {
+    // SAFETY: only computes a size.
+    assert!(unsafe { libc::CMSG_SPACE(size_of::<u16>() as u32) } as usize == size_of::<SegmentControl>());
+};
+
+/// Sends the first of `messages`, at most [`BATCH`], without waiting. Returns how many the kernel took; an error
 /// concerns the first of them, of which none was taken then.
 pub(super) fn send_batch<'a>(
     socket: &UdpSocket,
-    datagrams: impl Iterator<Item = Outgoing<'a>>,
+    messages: impl Iterator<Item = Outgoing<'a>>,
 ) -> io::Result<usize> {
     let mut names = [const { MaybeUninit::<libc::sockaddr_in6>::uninit() }; BATCH];
-    let mut vectors = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; BATCH];
+    let mut controls = [SegmentControl::default(); BATCH];
+    let mut vectors = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; PIECES];
+    let mut free = &mut vectors[..];
     // SAFETY: as in `recv_batch`.
     let mut headers: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
     let mut count = 0;
-    for (((outgoing, name), vector), header) in
-        datagrams.take(BATCH).zip(&mut names).zip(&mut vectors).zip(&mut headers)
+    for (((outgoing, name), control), header) in
+        messages.zip(&mut names).zip(&mut controls).zip(&mut headers)
     {
-        vector.iov_base = outgoing.bytes.as_ptr().cast_mut().cast();
-        vector.iov_len = outgoing.bytes.len();
+        let pieces = outgoing.pieces.count();
+        // A run is never longer than all the room, so that the first message always fits.
+        const { assert!(MAX_SEGMENTS as usize <= PIECES) };
+        if pieces > free.len() {
+            break;
+        }
+        let (taken, rest) = free.split_at_mut(pieces);
+        free = rest;
+        for (vector, piece) in taken.iter_mut().zip(outgoing.pieces) {
+            vector.iov_base = piece.as_ptr().cast_mut().cast();
+            vector.iov_len = piece.len();
+        }
         header.msg_hdr.msg_namelen = write_address(outgoing.destination, name);
         header.msg_hdr.msg_name = name.as_mut_ptr().cast();
-        header.msg_hdr.msg_iov = vector;
-        header.msg_hdr.msg_iovlen = 1;
+        header.msg_hdr.msg_iov = taken.as_mut_ptr();
+        header.msg_hdr.msg_iovlen = taken.len();
+        if let Some(segment) = outgoing.segment {
+            header.msg_hdr.msg_control = control.as_mut_ptr().cast();
+            header.msg_hdr.msg_controllen = size_of::<SegmentControl>();
+            write_segment(&mut header.msg_hdr, segment);
+        }
         count += 1;
     }
     if count == 0 {
         return Ok(0);
     }
-    // SAFETY: the first `count` headers point to initialized names and to the bytes of `datagrams`, which outlive the
-    // call; `sendmmsg` only reads what the vectors point to, in spite of their mutable type.
+    // SAFETY: the first `count` headers point to initialized names, vectors and control messages, and those to the bytes
+    // of `messages`, all of which outlive the call; `sendmmsg` only reads what the vectors point to, in spite of their
+    // mutable type.
     let result =
         unsafe { libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), count, libc::MSG_DONTWAIT) };
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// Says in a message's control room how long its datagrams are.
+fn write_segment(header: &mut libc::msghdr, segment: u16) {
+    // SAFETY: the control room is aligned for and has the size of one message with a `u16` (asserted above), so that the
+    // first message exists and its data lies within the room.
+    unsafe {
+        let message = libc::CMSG_FIRSTHDR(header);
+        (*message).cmsg_level = libc::SOL_UDP;
+        (*message).cmsg_type = libc::UDP_SEGMENT;
+        (*message).cmsg_len = libc::CMSG_LEN(size_of::<u16>() as u32) as usize;
+        libc::CMSG_DATA(message).cast::<u16>().write_unaligned(segment);
+    }
+}
+
+/// Whether the kernel knows segmentation offload (Linux 4.18).
+pub(super) fn can_segment(socket: &UdpSocket) -> bool {
+    let mut value: libc::c_int = 0;
+    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes to `value` and the written length to `len`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_UDP,
+            libc::UDP_SEGMENT,
+            (&raw mut value).cast(),
+            &raw mut len,
+        )
+    };
+    result == 0
+}
+
+/// Whether an error says that a path does not take runs: EIO from a device that cannot checksum them, EINVAL from a
+/// kernel or a destination that does not know them, EMSGSIZE where a datagram needs fragments.
+pub(super) fn refuses_segments(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE))
 }
 
 /// Writes an address the way the kernel wants it; returns its length.
