@@ -5,6 +5,7 @@
 
 mod binaries;
 mod certificate;
+mod link;
 mod namespace;
 mod proc;
 mod scenario;
@@ -13,6 +14,7 @@ mod server;
 pub use crate::{
     binaries::{node, tureen, tureen_worker},
     certificate::Certificate,
+    link::{Link, LinkControl, LinkProfiles},
     namespace::{Namespace, Network},
     proc::{Listening, alive, children, kill, listening, open_descriptors, resident_bytes},
     scenario::{run_scenario, run_scenario_in},

@@ -4,13 +4,15 @@
 //! removed by the next one.
 
 use std::ffi::OsStr;
-use std::net::Ipv4Addr;
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, bail};
+use nix::sched::{CloneFlags, setns};
 
-use crate::proc;
+use crate::{Link, proc};
 
 const PREFIX: &str = "tureen-";
 
@@ -65,6 +67,18 @@ impl Namespace {
         self.run("nft", &["delete table inet tureen_cut"])
     }
 
+    /// A UDP socket of this process inside.
+    pub fn udp_socket(&self, address: SocketAddrV4) -> Result<UdpSocket> {
+        let path = format!("/run/netns/{}", self.name);
+        let namespace = File::open(&path).with_context(|| format!("no namespace at {path}"))?;
+        // A thread of its own, because the one that enters stays inside.
+        let made = std::thread::spawn(move || -> Result<UdpSocket> {
+            setns(namespace, CloneFlags::CLONE_NEWNET).context("cannot enter a namespace")?;
+            Ok(UdpSocket::bind(address)?)
+        });
+        made.join().ok().context("the thread in the namespace panicked")?
+    }
+
     fn run(&self, program: &str, arguments: &[&str]) -> Result<()> {
         succeed(self.command(program).args(arguments))
     }
@@ -81,6 +95,8 @@ impl Drop for Namespace {
 /// A server's namespace with one for each client beside it. A client reaches the server and, routed by it, the others.
 #[derive(Debug)]
 pub struct Network {
+    /// Taken down before the namespaces that they join.
+    links: Vec<Link>,
     clients: Vec<Namespace>,
     server: Namespace,
 }
@@ -91,14 +107,27 @@ impl Network {
 
     /// Makes one with this many clients.
     pub fn new(clients: u8) -> Result<Self> {
-        let server = Namespace::new()?;
-        server.run("ip", &["address", "add", &format!("{}/32", Self::SERVER), "dev", "lo"])?;
-        server.run("sh", &["-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"])?;
-        let mut network = Self { clients: Vec::new(), server };
+        let mut network = Self::empty()?;
         for number in 1..=clients {
             network.attach(number)?;
         }
         Ok(network)
+    }
+
+    /// The same, but each client reaches the server by a link whose profile can be set.
+    pub fn with_links(clients: u8, seed: u64) -> Result<Self> {
+        let mut network = Self::empty()?;
+        for number in 1..=clients {
+            network.attach_by_link(number, seed.wrapping_add(number.into()))?;
+        }
+        Ok(network)
+    }
+
+    fn empty() -> Result<Self> {
+        let server = Namespace::new()?;
+        server.run("ip", &["address", "add", &format!("{}/32", Self::SERVER), "dev", "lo"])?;
+        server.run("sh", &["-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"])?;
+        Ok(Self { links: Vec::new(), clients: Vec::new(), server })
     }
 
     /// The namespace for the server.
@@ -109,6 +138,11 @@ impl Network {
     /// The namespaces for the clients.
     pub fn clients(&self) -> &[Namespace] {
         &self.clients
+    }
+
+    /// The clients' links, in the clients' order, where they have such.
+    pub fn links(&self) -> &[Link] {
+        &self.links
     }
 
     fn attach(&mut self, number: u8) -> Result<()> {
@@ -128,11 +162,23 @@ impl Network {
             "netns",
             self.server.name(),
         ])?;
-        let (own, gateway) = (format!("10.231.{number}.2"), format!("10.231.{number}.1"));
-        self.server.run("ip", &["address", "add", &format!("{gateway}/24"), "dev", &far])?;
         self.server.run("ip", &["link", "set", &far, "up"])?;
-        client.run("ip", &["address", "add", &format!("{own}/24"), "dev", "up0"])?;
         client.run("ip", &["link", "set", "up0", "up"])?;
+        self.number(client, number, &far)
+    }
+
+    fn attach_by_link(&mut self, number: u8, seed: u64) -> Result<()> {
+        let client = Namespace::new()?;
+        let far = format!("to{number}");
+        self.links.push(Link::new([(client.name(), "up0"), (self.server.name(), &far)], seed)?);
+        self.number(client, number, &far)
+    }
+
+    /// Gives the devices at both ends of a client's link their addresses and routes.
+    fn number(&mut self, client: Namespace, number: u8, far: &str) -> Result<()> {
+        let (own, gateway) = (format!("10.231.{number}.2"), format!("10.231.{number}.1"));
+        self.server.run("ip", &["address", "add", &format!("{gateway}/24"), "dev", far])?;
+        client.run("ip", &["address", "add", &format!("{own}/24"), "dev", "up0"])?;
         client.run("ip", &["route", "add", "default", "via", &gateway])?;
         self.clients.push(client);
         Ok(())
@@ -158,7 +204,8 @@ fn remove_orphans() -> Result<()> {
     Ok(())
 }
 
-fn ip(arguments: &[&str]) -> Result<()> {
+/// Runs iproute2's `ip`.
+pub(crate) fn ip(arguments: &[&str]) -> Result<()> {
     succeed(Command::new("ip").args(arguments))
 }
 
