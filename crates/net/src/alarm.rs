@@ -18,9 +18,8 @@ impl Alarm {
     /// Where the kernel gives no descriptor.
     pub fn new() -> io::Result<Self> {
         // SAFETY: the call takes no pointer; its result is checked.
-        let fd = unsafe {
-            libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK | libc::TFD_CLOEXEC)
-        };
+        let fd =
+            unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK | libc::TFD_CLOEXEC) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -35,7 +34,18 @@ impl Alarm {
     /// What the kernel answered.
     pub fn set(&self, after: Duration) -> io::Result<()> {
         // All zero would switch it off.
-        let after = after.max(Duration::from_nanos(1));
+        self.set_to(after.max(Duration::from_nanos(1)))
+    }
+
+    /// Does not ring until it is set again.
+    ///
+    /// # Errors
+    /// What the kernel answered.
+    pub fn clear(&self) -> io::Result<()> {
+        self.set_to(Duration::ZERO)
+    }
+
+    fn set_to(&self, after: Duration) -> io::Result<()> {
         let value = libc::itimerspec {
             it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 },
             it_value: libc::timespec {
@@ -44,9 +54,8 @@ impl Alarm {
             },
         };
         // SAFETY: the kernel reads one `itimerspec`, and is not asked for the old value.
-        let result = unsafe {
-            libc::timerfd_settime(self.fd.as_raw_fd(), 0, &raw const value, std::ptr::null_mut())
-        };
+        let result =
+            unsafe { libc::timerfd_settime(self.fd.as_raw_fd(), 0, &raw const value, std::ptr::null_mut()) };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }
@@ -81,5 +90,7 @@ mod tests {
         assert!(!wait(&alarm, 0), "set anew, it no longer rings for what was before");
         alarm.set(Duration::ZERO).unwrap();
         assert!(wait(&alarm, 10_000));
+        alarm.clear().unwrap();
+        assert!(!wait(&alarm, 0));
     }
 }

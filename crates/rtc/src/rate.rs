@@ -44,6 +44,11 @@ impl RateCounter {
 
     /// Counts one packet of `bytes`.
     pub fn add(&mut self, bytes: usize, now: Instant) {
+        self.add_batch(bytes, 1, now);
+    }
+
+    /// Counts `packets` at once, of `bytes` together.
+    pub fn add_batch(&mut self, bytes: usize, packets: u64, now: Instant) {
         self.slide(now);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let bucket = &mut self.buckets[self.newest];
@@ -51,7 +56,7 @@ impl RateCounter {
         *bucket = bucket.saturating_add(bytes);
         self.in_window += u64::from(*bucket - before);
         self.total_bytes += u64::from(bytes);
-        self.total_packets += 1;
+        self.total_packets += packets;
     }
 
     /// Bits per second over the window that ends at `now`.

@@ -8,6 +8,7 @@ use std::{io, process};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use net::alarm::Alarm;
 use net::process as os;
 
 use crate::channel::{ChannelError, ChannelReader, ChannelWriter};
@@ -34,6 +35,7 @@ const EXIT_FAILURE: i32 = 40;
 const CHANNEL_READ: Token = Token(0);
 const CHANNEL_WRITE: Token = Token(1);
 const SIGNALS: Token = Token(2);
+const ALARM: Token = Token(3);
 
 /// Events taken from the kernel at a time.
 const EVENTS: usize = 256;
@@ -80,6 +82,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
 struct EventLoop {
     poll: Poll,
     signals: OwnedFd,
+    /// Wakes for what cannot wait until the next whole millisecond.
+    alarm: Alarm,
+    /// What the alarm is set to.
+    alarm_at: Option<Instant>,
     reader: ChannelReader,
     writer: ChannelWriter,
     worker: Worker,
@@ -93,13 +99,15 @@ impl EventLoop {
         let reader = ChannelReader::new(read)?;
         let writer = ChannelWriter::new(write)?;
         let signals = os::termination_fd()?;
+        let alarm = Alarm::new()?;
         let registry = poll.registry();
         registry.register(&mut SourceFd(&reader.as_raw_fd()), CHANNEL_READ, Interest::READABLE)?;
         registry.register(&mut SourceFd(&writer.as_raw_fd()), CHANNEL_WRITE, Interest::WRITABLE)?;
         registry.register(&mut SourceFd(&signals.as_raw_fd()), SIGNALS, Interest::READABLE)?;
+        registry.register(&mut SourceFd(&alarm.as_raw_fd()), ALARM, Interest::READABLE)?;
         let worker = Worker::new(&settings, registry.try_clone()?, process::id(), version)
             .map_err(|error| io::Error::other(error.to_string()))?;
-        Ok(Self { poll, signals, reader, writer, worker, readable: Vec::new() })
+        Ok(Self { poll, signals, alarm, alarm_at: None, reader, writer, worker, readable: Vec::new() })
     }
 
     fn run(mut self) -> Result<(), ChannelError> {
@@ -111,6 +119,7 @@ impl EventLoop {
                 return Ok(());
             }
             let now = Instant::now();
+            self.set_alarm(now)?;
             let timeout = if self.readable.is_empty() {
                 self.worker
                     .timers
@@ -129,6 +138,8 @@ impl EventLoop {
                     CHANNEL_READ => channel_readable = true,
                     // The queue is written at the start of each turn anyway.
                     CHANNEL_WRITE => {}
+                    // The timers know what it was set for.
+                    ALARM => self.alarm_at = None,
                     SIGNALS => {
                         // Which of the two signals it was makes no difference, so it is left unread.
                         let _ = &self.signals;
@@ -147,12 +158,30 @@ impl EventLoop {
             }
             let now = Instant::now();
             self.read_sockets(now);
+            self.worker.forward_held(now);
             self.worker.fire_timers(now);
             if channel_readable {
                 self.read_channel(now)?;
             }
             self.worker.end_turn(now);
         }
+    }
+
+    /// Sets the alarm for held packets, the only ones that need one finer than the poll's milliseconds.
+    fn set_alarm(&mut self, now: Instant) -> io::Result<()> {
+        match self.worker.timers.deadline(self.worker.held_timer) {
+            // Where the deadline only moved away, the alarm rings early and is set again: that is cheaper.
+            Some(at) if self.alarm_at.is_none_or(|set| at < set) => {
+                self.alarm.set(at.saturating_duration_since(now))?;
+                self.alarm_at = Some(at);
+            }
+            None if self.alarm_at.is_some() => {
+                self.alarm.clear()?;
+                self.alarm_at = None;
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Gives each readable socket its share of the turn; who has more stays readable.

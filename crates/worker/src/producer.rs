@@ -1,5 +1,6 @@
 //! A Producer: one track that enters the Router, with a receive stream per encoding, and its part of the requests.
 
+pub mod held;
 pub mod ingest;
 pub mod stats;
 
@@ -11,6 +12,7 @@ use rtc::stream::recv::RecvStream;
 use rtc::stream::store::{PacketStore, StoreLimits};
 use worker_protocol::wire::{notification, producer as wire, rtp_parameters as rtp, transport};
 
+use self::held::Hold;
 use crate::error::{RequestError, RequestResult};
 use crate::params::{CodecKind, RtpParameters};
 use crate::table::{ConsumerIdx, ProducerIdx, RouterIdx, RtpObserverIdx, TransportIdx};
@@ -56,6 +58,8 @@ pub struct Producer {
     pub timer: TimerKey,
     /// When the last receiver report went out.
     pub last_rtcp_at: Option<Instant>,
+    /// Packets that its Consumers are about to get.
+    pub hold: Hold,
 }
 
 /// One received stream.
@@ -231,6 +235,7 @@ impl Worker {
             key_frame_request_delay: Duration::from_millis(u64::from(request.key_frame_request_delay)),
             timer,
             last_rtcp_at: None,
+            hold: Hold::new(Instant::now()),
         };
         self.producers.insert(producer);
         self.transports[transport].producers.push(index);

@@ -205,6 +205,8 @@ impl Worker {
         }
         transport.data_received(packet.len(), now);
         self.receive_rtp(index, packet, now);
+        // What sounds in the driver's program comes one by one: nothing is to be waited for.
+        self.release(producer, now);
     }
 
     /// RTCP that the driver hands in for a DirectTransport.

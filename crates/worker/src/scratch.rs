@@ -21,8 +21,8 @@ pub struct Scratch {
     pub nacks: Vec<u16>,
     /// Packets to repeat.
     pub repeats: Vec<Repeat>,
-    /// What a packet caused at Consumers.
-    pub effects: Vec<(ConsumerIdx, Effect)>,
+    /// What packets caused at Consumers, with the place of the packet among those that were forwarded.
+    pub effects: Vec<(ConsumerIdx, Effect, usize)>,
 }
 
 impl Default for Scratch {

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
-use net::udp::{RecvBatch, SendQueue};
+use net::udp::{RecvBatch, RunHint, SendQueue};
 use worker_protocol::wire::transport::{ListenInfo, Protocol};
 
 use crate::error::{RequestError, RequestResult};
@@ -169,8 +169,7 @@ impl Sockets {
         let kind = match info.protocol {
             Protocol::Udp => {
                 let socket = bound.socket.into();
-                let queue =
-                    if self.offload { SendQueue::for_socket(&socket) } else { SendQueue::default() };
+                let queue = if self.offload { SendQueue::for_socket(&socket) } else { SendQueue::default() };
                 SocketKind::Udp(Box::new(Udp { socket, queue, dirty: false }))
             }
             Protocol::Tcp => SocketKind::TcpListener(bound.socket.into()),
@@ -255,11 +254,16 @@ impl Sockets {
 
     /// Queues the first `len` bytes of what was reserved last.
     pub fn commit(&mut self, path: Path, len: usize) {
+        self.commit_to(path, len, &mut RunHint::default());
+    }
+
+    /// As [`Sockets::commit`], for media: it joins the run that `run` remembers, where it fits.
+    pub fn commit_to(&mut self, path: Path, len: usize, run: &mut RunHint) {
         let Some(socket) = self.table.get_mut(path.socket) else { return };
         self.queued += len;
         let dirty = match &mut socket.kind {
             SocketKind::Udp(udp) => {
-                udp.queue.commit(len, path.remote);
+                udp.queue.commit_to(len, path.remote, run);
                 &mut udp.dirty
             }
             SocketKind::TcpConnection(connection) => {

@@ -68,16 +68,21 @@ impl<T: Copy> Timers<T> {
 
     /// Sets the timer unless it is set to something earlier.
     pub fn set_no_later_than(&mut self, key: TimerKey, deadline: Instant) {
-        let current = self.timers.get(key.0 as usize).and_then(|timer| timer.deadline);
+        let current = self.deadline(key);
         if current.is_none_or(|current| deadline < current) {
             self.set(key, Some(deadline));
         }
     }
 
+    /// What a timer is set to.
+    pub fn deadline(&self, key: TimerKey) -> Option<Instant> {
+        self.timers.get(key.0 as usize).and_then(|timer| timer.deadline)
+    }
+
     /// The earliest deadline of all.
     pub fn next_deadline(&mut self) -> Option<Instant> {
         while let Some(&Reverse((deadline, version, key))) = self.heap.peek() {
-            if self.is_current(version, key) {
+            if is_current(&self.timers, version, key) {
                 return Some(deadline);
             }
             self.heap.pop();
@@ -88,7 +93,7 @@ impl<T: Copy> Timers<T> {
     /// Takes one timer that is due; it is then no longer set.
     pub fn poll(&mut self, now: Instant) -> Option<T> {
         while let Some(&Reverse((deadline, version, key))) = self.heap.peek() {
-            if !self.is_current(version, key) {
+            if !is_current(&self.timers, version, key) {
                 self.heap.pop();
                 continue;
             }
@@ -103,22 +108,15 @@ impl<T: Copy> Timers<T> {
         None
     }
 
-    fn is_current(&self, version: u64, key: u32) -> bool {
-        self.timers
-            .get(key as usize)
-            .is_some_and(|timer| timer.version == version && timer.deadline.is_some())
-    }
-
     fn rebuild(&mut self) {
-        self.heap = self
-            .timers
-            .iter()
-            .filter_map(|(key, timer)| {
-                let key = u32::try_from(key).expect("timers are bounded far below 2^32");
-                timer.deadline.map(|deadline| Reverse((deadline, timer.version, key)))
-            })
-            .collect();
+        let timers = &self.timers;
+        self.heap.retain(|&Reverse((_, version, key))| is_current(timers, version, key));
     }
+}
+
+/// Whether a heap entry is what its timer was set to last.
+fn is_current<T>(timers: &Slab<Timer<T>>, version: u64, key: u32) -> bool {
+    timers.get(key as usize).is_some_and(|timer| timer.version == version && timer.deadline.is_some())
 }
 
 #[cfg(test)]

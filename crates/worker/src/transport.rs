@@ -13,6 +13,7 @@ pub mod web_rtc;
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use net::udp::RunHint;
 use rtc::rate::RateCounter;
 use rtc::rtp::ExtensionIds;
 use rustc_hash::FxHashMap;
@@ -85,6 +86,8 @@ pub struct Transport {
     pub feedback: Option<feedback::Feedback>,
     /// Transport-wide sequence number of the packet sent last.
     transport_seq: u16,
+    /// The run that media joins on its way out.
+    pub run: RunHint,
 }
 
 /// What carries a Transport's packets.
@@ -144,6 +147,17 @@ pub struct TransportTraces {
     pub probation: bool,
     /// Bandwidth estimations.
     pub bwe: bool,
+}
+
+/// What a batch of media packets came to.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct MediaSent {
+    /// How many there were.
+    pub packets: u64,
+    /// Their bytes as datagrams.
+    pub datagram_bytes: usize,
+    /// Their bytes before encryption.
+    pub plain_bytes: usize,
 }
 
 /// Bytes and bitrates of a Transport.
@@ -223,6 +237,7 @@ impl Transport {
             secured: None,
             feedback: None,
             transport_seq: 0,
+            run: RunHint::default(),
         }
     }
 
@@ -235,6 +250,14 @@ impl Transport {
     /// Counts a datagram that arrived.
     pub fn data_received(&mut self, bytes: usize, now: Instant) {
         self.stats.recv.add(bytes, now);
+    }
+
+    /// Counts the media that a batch of packets was: in datagrams as sent, and before encryption.
+    pub fn media_sent(&mut self, sent: &MediaSent, now: Instant) {
+        if sent.packets > 0 {
+            self.stats.send.add_batch(sent.datagram_bytes, sent.packets, now);
+            self.stats.rtp_send.add_batch(sent.plain_bytes, sent.packets, now);
+        }
     }
 
     /// Counts a datagram that was sent.

@@ -22,6 +22,7 @@ use crate::method::method_name;
 use crate::observer::RtpObserver;
 use crate::outbox::Outbox;
 use crate::producer::Producer;
+use crate::producer::held::Held;
 use crate::router::Router;
 use crate::scratch::Scratch;
 use crate::settings::{LogLevel, LogTag, LogTags, Settings};
@@ -74,6 +75,8 @@ pub enum Timer {
     Counters,
     /// TCP connections are to be looked through.
     Connections,
+    /// Held packets have been waited with for long enough.
+    Held,
 }
 
 /// What is done once the response to the current request is on its way.
@@ -135,6 +138,10 @@ pub struct Worker {
     pub quiet: bool,
     /// When TCP connections are looked through.
     pub connections_timer: TimerKey,
+    /// Packets between Producers and Consumers.
+    pub held: Held,
+    /// When waiting with them ends.
+    pub held_timer: TimerKey,
     handler_sequence: u64,
     pid: u32,
     counters_file: Option<(CountersFile, TimerKey)>,
@@ -162,6 +169,7 @@ impl Worker {
     ) -> Result<Self, WorkerError> {
         let mut timers = Timers::default();
         let connections_timer = timers.create(Timer::Connections);
+        let held_timer = timers.create(Timer::Held);
         let counters_file = CountersFile::from_environment().map(|file| {
             let timer = timers.create(Timer::Counters);
             timers.set(timer, Some(Instant::now() + COUNTERS_INTERVAL));
@@ -206,6 +214,8 @@ impl Worker {
             closed: false,
             quiet: false,
             connections_timer,
+            held: Held::default(),
+            held_timer,
             handler_sequence: 0,
             pid,
             counters_file,
@@ -482,6 +492,8 @@ impl Worker {
                 Timer::RtpObserver(index) => self.observer_interval(index, now),
                 Timer::Counters => self.write_counters(now),
                 Timer::Connections => self.close_unproven_connections(now),
+                // The end of the turn forwards what is due.
+                Timer::Held => {}
             }
         }
     }
@@ -515,7 +527,8 @@ impl Worker {
     }
 
     /// The end of a turn of the event loop: everything decided in it leaves.
-    pub fn end_turn(&mut self, _now: Instant) {
+    pub fn end_turn(&mut self, now: Instant) {
+        self.forward_held(now);
         self.flush();
     }
 

@@ -267,7 +267,15 @@ impl SendQueue {
         while let Some(datagram) = self.datagrams.get_mut(next as usize) {
             let (index, len) = (next, datagram.len);
             next = std::mem::replace(&mut datagram.next, NONE);
-            parts.push(Run { first: index, last: index, segment: len, bytes: len, count: 1, closed: true, ..run });
+            parts.push(Run {
+                first: index,
+                last: index,
+                segment: len,
+                bytes: len,
+                count: 1,
+                closed: true,
+                ..run
+            });
         }
         self.runs.splice(at..=at, parts);
     }
@@ -328,7 +336,8 @@ impl SendQueue {
             run.closed = true;
         }
         self.end = arena.len();
-        self.spare = (std::mem::replace(&mut self.arena, arena), std::mem::replace(&mut self.datagrams, datagrams));
+        self.spare =
+            (std::mem::replace(&mut self.arena, arena), std::mem::replace(&mut self.datagrams, datagrams));
     }
 }
 

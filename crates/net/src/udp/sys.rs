@@ -90,8 +90,7 @@ pub(super) fn send_batch<'a>(
     // SAFETY: as in `recv_batch`.
     let mut headers: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
     let mut count = 0;
-    for (((outgoing, name), control), header) in
-        messages.zip(&mut names).zip(&mut controls).zip(&mut headers)
+    for (((outgoing, name), control), header) in messages.zip(&mut names).zip(&mut controls).zip(&mut headers)
     {
         let pieces = outgoing.pieces.count();
         // A run is never longer than all the room, so that the first message always fits.

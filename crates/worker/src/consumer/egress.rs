@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use arrayvec::ArrayVec;
 use rtc::codec::{PayloadInfo, vp8};
 use rtc::rtp::{
     EgressHeader, ExtensionKind, ForwardedElements, RtpHeader, SeqNo, Ssrc, abs_send_time_from_epoch, rtx,
@@ -18,10 +19,14 @@ use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::outbox::Outbox;
 use crate::producer::ProducerStream;
+use crate::producer::held::HeldPacket;
 use crate::sockets::Sockets;
 use crate::table::{ConsumerIdx, ProducerIdx};
-use crate::transport::{Transport, TransportKind};
+use crate::transport::{MediaSent, Transport, TransportKind};
 use crate::worker::Worker;
+
+/// Packets that are forwarded to one Consumer after the other at a time: as many as one message takes.
+pub const BATCH: usize = 32;
 
 /// The longest header that is written: twelve bytes, fifteen sources, and extensions.
 const MAX_HEADER: usize = 512;
@@ -89,10 +94,33 @@ pub struct Admission {
 }
 
 impl Worker {
-    /// Gives a packet to all Consumers of its Producer.
-    pub fn forward(&mut self, index: ProducerIdx, position: usize, incoming: &Incoming<'_>, now: Instant) {
-        let mut effects = std::mem::take(&mut self.scratch.effects);
+    /// Gives packets that one Producer received, and that lie in `arena`, to all of its Consumers: to one after the other
+    /// all of them, so that what goes to one peer forms a run, and what belongs to one Consumer is touched once.
+    pub fn forward(&mut self, index: ProducerIdx, packets: &[HeldPacket], arena: &[u8], now: Instant) {
+        for (chunk, first) in packets.chunks(BATCH).zip((0..).step_by(BATCH)) {
+            self.forward_chunk(index, chunk, first, arena, now);
+            // What a packet caused may follow only when all Consumers have got it, and before the next chunk.
+            let mut effects = std::mem::take(&mut self.scratch.effects);
+            for (consumer, effect, place) in effects.drain(..) {
+                let Some(packet) = packets.get(place) else { continue };
+                let later = packets.get(place + 1..).unwrap_or_default();
+                self.apply_effect(index, packet.position, consumer, effect, later, now);
+            }
+            self.scratch.effects = effects;
+        }
+    }
+
+    fn forward_chunk(
+        &mut self,
+        index: ProducerIdx,
+        chunk: &[HeldPacket],
+        first: usize,
+        arena: &[u8],
+        now: Instant,
+    ) {
         let producer = &self.producers[index];
+        let batch: ArrayVec<Incoming<'_>, BATCH> =
+            chunk.iter().filter_map(|packet| packet.incoming(producer, arena)).collect();
         let mut egress = Egress {
             sockets: &mut self.sockets,
             outbox: &mut self.outbox,
@@ -107,16 +135,20 @@ impl Worker {
                 continue;
             }
             let Some(transport) = self.transports.get_mut(consumer.transport) else { continue };
-            let Some(admission) = consumer.admit(incoming, &producer.streams, now) else { continue };
-            egress.forward_one(consumer, transport, incoming, &admission);
-            if let Some(effect) = admission.effect {
-                effects.push((consumer_idx, effect));
+            let mut sent = MediaSent::default();
+            for (incoming, place) in batch.iter().zip(first..) {
+                let Some(admission) = consumer.admit(incoming, &producer.streams, now) else { continue };
+                egress.forward_one(consumer, transport, incoming, &admission, &mut sent);
+                if let Some(effect) = admission.effect {
+                    self.scratch.effects.push((consumer_idx, effect, place));
+                }
+            }
+            transport.media_sent(&sent, now);
+            egress.counters.rtp_forwarded += sent.packets;
+            if egress.sockets.is_full() {
+                egress.sockets.flush();
             }
         }
-        for (consumer, effect) in effects.drain(..) {
-            self.apply_effect(index, position, consumer, effect, now);
-        }
-        self.scratch.effects = effects;
     }
 
     fn apply_effect(
@@ -125,6 +157,7 @@ impl Worker {
         position: usize,
         consumer: ConsumerIdx,
         effect: Effect,
+        later: &[HeldPacket],
         now: Instant,
     ) {
         match effect {
@@ -137,19 +170,20 @@ impl Worker {
                     self.notify_consumer_layers(consumer);
                     self.notify_consumer_score(consumer);
                 }
-                self.forward_early_packets(producer, position, consumer, seq, now);
+                self.forward_early_packets(producer, position, consumer, seq, later, now);
             }
         }
     }
 
     /// Packets of a key frame may overtake its first one. A Consumer that starts with it got none of them, but they are
-    /// stored.
+    /// stored. Those of `later` came after it.
     fn forward_early_packets(
         &mut self,
         producer: ProducerIdx,
         position: usize,
         consumer: ConsumerIdx,
         first: u64,
+        later: &[HeldPacket],
         now: Instant,
     ) {
         let producer = &self.producers[producer];
@@ -166,13 +200,19 @@ impl Worker {
             now,
         };
         // A key frame of more packets than this in disorder is not worth the search.
+        let mut sent = MediaSent::default();
         for seq in first + 1..=newest.min(first + 64) {
+            if later.iter().any(|packet| packet.position == position && packet.seq == seq) {
+                continue;
+            }
             let Some(stored) = stream.store.get(seq) else { continue };
             let Some(incoming) = restore(producer, stream, stored.bytes, seq) else { continue };
             if let Some(admission) = consumer.admit(&incoming, &producer.streams, now) {
-                egress.forward_one(consumer, transport, &incoming, &admission);
+                egress.forward_one(consumer, transport, &incoming, &admission, &mut sent);
             }
         }
+        transport.media_sent(&sent, now);
+        egress.counters.rtp_forwarded += sent.packets;
     }
 
     /// Sends again what a receiver asked for.
@@ -279,6 +319,7 @@ impl Egress<'_> {
         transport: &mut Transport,
         incoming: &Incoming<'_>,
         admission: &Admission,
+        tally: &mut MediaSent,
     ) {
         let picture = admission.picture.unwrap_or_default();
         let [high, low] = picture.picture_id.to_be_bytes();
@@ -319,9 +360,10 @@ impl Egress<'_> {
             osn: None,
             rewrites_picture: admission.picture.is_some(),
         };
-        if let Some(len) = self.transmit(consumer, transport, incoming, &sent, target) {
-            self.counters.rtp_forwarded += 1;
-            transport.stats.rtp_send.add(len, self.now);
+        if let Some((plain, written)) = self.transmit(consumer, transport, incoming, &sent, target) {
+            tally.packets += 1;
+            tally.plain_bytes += plain;
+            tally.datagram_bytes += written;
         }
         if consumer.traces.rtp || consumer.traces.key_frame {
             self.trace(consumer, incoming, &sent, false);
@@ -365,15 +407,16 @@ impl Egress<'_> {
                 rewrites_picture,
             },
         };
-        if let Some(len) = self.transmit(consumer, transport, incoming, &sent, target) {
-            transport.stats.rtx_send.add(len, self.now);
+        if let Some((plain, written)) = self.transmit(consumer, transport, incoming, &sent, target) {
+            transport.stats.rtx_send.add(plain, self.now);
+            transport.data_sent(written, self.now);
         }
         if consumer.traces.rtp || consumer.traces.key_frame {
             self.trace(consumer, incoming, &sent, target.osn.is_some());
         }
     }
 
-    /// Writes one datagram; returns the plaintext packet's length.
+    /// Writes one datagram; returns the lengths of the plaintext packet and of the datagram.
     fn transmit(
         &mut self,
         consumer: &Consumer,
@@ -381,7 +424,7 @@ impl Egress<'_> {
         incoming: &Incoming<'_>,
         sent: &SentPacket,
         target: Target,
-    ) -> Option<usize> {
+    ) -> Option<(usize, usize)> {
         let mut header = [0; MAX_HEADER];
         let header = build_header(&mut header, consumer, incoming, sent, &target)?;
         let payload = rewritten_payload(self.payload, incoming, sent, &target);
@@ -396,8 +439,7 @@ impl Egress<'_> {
                     notification::Event::ConsumerRtp,
                     notification::Body::ConsumerRtpNotification(Box::new(wire::RtpNotification { data })),
                 );
-                transport.data_sent(plain_len, self.now);
-                return Some(plain_len);
+                return Some((plain_len, plain_len));
             }
             return None;
         };
@@ -424,9 +466,8 @@ impl Egress<'_> {
                 plain_len
             }
         };
-        self.sockets.commit(path, written);
-        transport.data_sent(written, self.now);
-        Some(plain_len)
+        self.sockets.commit_to(path, written, &mut transport.run);
+        Some((plain_len, written))
     }
 
     fn trace(&mut self, consumer: &Consumer, incoming: &Incoming<'_>, sent: &SentPacket, is_rtx: bool) {

@@ -218,6 +218,7 @@ impl Worker {
             self.timers.set_no_later_than(timer, next);
         }
         if accepted.restarted {
+            self.release(index, now);
             self.restart_consumers(index, encoding, now);
         }
         self.take_stream_events(index, found.position, now);
@@ -249,7 +250,7 @@ impl Worker {
         };
         self.notify_video_orientation(index, &incoming);
         self.trace_producer_rtp(index, &incoming, found.rtx, now);
-        self.forward(index, found.position, &incoming, now);
+        self.hold(index, found.position, &incoming, now);
         self.observe(index, &incoming, now);
         result
     }
