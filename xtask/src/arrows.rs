@@ -18,6 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("worker", &["rtc", "net", "worker-protocol"]),
     ("media", &["ortc", "worker-protocol"]),
     ("room", &["ortc"]),
+    ("cluster", &["room"]),
     ("host", &["room", "media", "ortc"]),
     ("signaling", &["room", "host", "ortc"]),
     ("tureen", &["host", "media", "room", "signaling", "ortc"]),
