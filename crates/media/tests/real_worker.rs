@@ -14,6 +14,9 @@ use media::{
 use ortc::{DtlsParameters, DtlsRole, MediaKind, RtpCapabilities, RtpParameters, TransportProtocol};
 use serde_json::json;
 
+#[path = "real_worker/plain_and_pipe.rs"]
+mod plain_and_pipe;
+
 fn binary() -> PathBuf {
     std::env::var_os("TUREEN_TEST_WORKER_BIN").map(PathBuf::from).unwrap_or_else(|| {
         // target/debug/deps/this-test

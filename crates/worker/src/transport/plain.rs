@@ -22,6 +22,8 @@ pub struct Plain {
     entry: ListenEntry,
     rtcp_entry: Option<ListenEntry>,
     comedia: bool,
+    /// Comedia learnt the peer from RTCP alone, which it may send from another port than its RTP.
+    learnt_by_rtcp: bool,
     key: Option<LocalKey>,
     connect_called: bool,
     /// Where RTCP goes, when not where RTP goes.
@@ -134,6 +136,7 @@ impl Worker {
             entry,
             rtcp_entry: entries.next(),
             comedia: options.comedia,
+            learnt_by_rtcp: false,
             key,
             connect_called: false,
             rtcp_path: None,
@@ -208,7 +211,15 @@ impl Worker {
             return;
         }
         let apart = rtcp && !plain.rtcp_mux();
-        let known = if apart { plain.rtcp_path } else { transport.path };
+        let mut known = if apart { plain.rtcp_path } else { transport.path };
+        // ffmpeg, for one, reports first and sends its media from the port beside. The first media says where the peer
+        // is; no report of the same host may keep it out.
+        if !rtcp
+            && plain.learnt_by_rtcp
+            && known.is_some_and(|known| known.remote.ip() == path.remote.ip())
+        {
+            known = None;
+        }
         if known.is_some_and(|known| known != path) || (known.is_none() && !plain.comedia) {
             self.counters.foreign_datagrams += 1;
             return;
@@ -216,7 +227,7 @@ impl Worker {
         let Some(len) = self.unprotect(index, datagram, rtcp) else { return };
         if known.is_none() {
             // Comedia: who sends first (and, with SRTP, proves to have the key) is the peer.
-            self.learn_plain_peer(index, path, apart, now);
+            self.learn_plain_peer(index, path, rtcp, now);
         }
         let Some(plaintext) = datagram.get_mut(..len) else { return };
         if rtcp {
@@ -226,10 +237,10 @@ impl Worker {
         }
     }
 
-    fn learn_plain_peer(&mut self, index: TransportIdx, path: Path, apart: bool, now: Instant) {
+    fn learn_plain_peer(&mut self, index: TransportIdx, path: Path, rtcp: bool, now: Instant) {
         let transport = &mut self.transports[index];
         let TransportKind::Plain(plain) = &mut transport.kind else { return };
-        if apart {
+        if rtcp && !plain.rtcp_mux() {
             plain.rtcp_path = Some(path);
             let Some(tuple) = plain.connected_rtcp_tuple(&self.sockets) else { return };
             let body = wire::RtcpTupleNotification { tuple };
@@ -238,6 +249,10 @@ impl Worker {
                 notification::Event::PlainTransportRtcpTuple,
                 Some(notification::Body::PlainTransportRtcpTupleNotification(Box::new(body))),
             );
+            return;
+        }
+        plain.learnt_by_rtcp = rtcp;
+        if transport.path == Some(path) {
             return;
         }
         transport.path = Some(path);
