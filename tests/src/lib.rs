@@ -5,6 +5,7 @@
 
 mod binaries;
 mod certificate;
+mod ffmpeg;
 mod link;
 mod namespace;
 mod proc;
@@ -14,9 +15,10 @@ mod server;
 pub use crate::{
     binaries::{node, tureen, tureen_worker},
     certificate::Certificate,
+    ffmpeg::{Publisher, Recorder, Recording, RtpEnd},
     link::{Link, LinkControl, LinkProfiles},
     namespace::{Namespace, Network},
     proc::{Listening, alive, children, kill, listening, open_descriptors, resident_bytes},
-    scenario::{run_scenario, run_scenario_in},
+    scenario::{Scenario, run_scenario, run_scenario_in},
     server::{Server, ServerOptions},
 };

@@ -24,7 +24,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tureen", &["host", "media", "room", "signaling", "ortc"]),
     ("bench", &["rtc", "net", "worker-protocol", "ortc"]),
     ("testkit", &["rtc"]),
-    ("tests", &["bench", "testkit"]),
+    ("tests", &["bench", "media", "ortc", "testkit"]),
     ("xtask", &[]),
 ];
 

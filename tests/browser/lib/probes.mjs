@@ -77,33 +77,31 @@ export function probes() {
     return data[at] + data[at + 1] + data[at + 2];
   };
 
-  const ear = (name) => {
-    const track = peer(name)?.tracks.audio;
-    if (!track) return undefined;
-    const known = ears.get(name);
-    if (known?.track === track) return known;
+  /** From now on listens to a track: a function that tells its loudest frequency and how loud that is (dB of full scale). */
+  const listenTo = (track) => {
     audio ??= new AudioContext();
     void audio.resume();
     const analyser = audio.createAnalyser();
     analyser.fftSize = 4096;
     analyser.smoothingTimeConstant = 0;
     audio.createMediaStreamSource(new MediaStream([track])).connect(analyser);
-    const made = { track, analyser, bins: new Float32Array(analyser.frequencyBinCount) };
-    ears.set(name, made);
-    return made;
+    const bins = new Float32Array(analyser.frequencyBinCount);
+    return () => {
+      analyser.getFloatFrequencyData(bins);
+      let best = 0;
+      for (let index = 1; index < bins.length; index++) {
+        if (bins[index] > bins[best]) best = index;
+      }
+      return { hertz: (best * audio.sampleRate) / analyser.fftSize, decibels: bins[best] };
+    };
   };
 
-  /** The loudest frequency and how loud it is, in decibels of full scale. */
+  /** What is loudest in a peer's sound now. */
   const peak = (name) => {
-    const listening = ear(name);
-    if (!listening) return undefined;
-    const { analyser, bins } = listening;
-    analyser.getFloatFrequencyData(bins);
-    let best = 0;
-    for (let index = 1; index < bins.length; index++) {
-      if (bins[index] > bins[best]) best = index;
-    }
-    return { hertz: (best * audio.sampleRate) / analyser.fftSize, decibels: bins[best] };
+    const track = peer(name)?.tracks.audio;
+    if (!track) return undefined;
+    if (ears.get(name)?.track !== track) ears.set(name, { track, peak: listenTo(track) });
+    return ears.get(name).peak();
   };
 
   /** Firefox's fake microphone whispers at -48 dB; where nobody speaks there are less than -90. */
@@ -117,6 +115,9 @@ export function probes() {
     tile,
     pixels,
     colour,
+    alike,
+    listenTo,
+    isTone,
     shows(name, rgb, source) {
       const data = pixels(tile(name, source)?.querySelector('video'));
       return data !== undefined && alike(colour(data), rgb);

@@ -7,6 +7,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 
 const started = Date.now();
 
@@ -19,8 +20,9 @@ export function check(condition, message) {
 }
 
 /**
- * Runs `body({ url, args, folder, onEnd })` and prints what it returns. Whatever was handed to `onEnd` is closed
- * afterwards, last first, whether it went well or not.
+ * Runs `body({ url, args, folder, onEnd, tell, heard })` and prints what it returns. Whatever was handed to `onEnd` is closed
+ * afterwards, last first, whether it went well or not. A scenario that talks with its test on the way prints
+ * a JSON line by `tell`, and waits for one on stdin by `heard`.
  */
 export async function scenario(name, body) {
   const endings = [];
@@ -30,7 +32,8 @@ export async function scenario(name, body) {
   endings.push(() => rm(folder, { recursive: true, force: true }));
   try {
     check(url, 'TUREEN_URL is not set: start a server and give the address of its page');
-    const measured = await body({ url, args, folder, onEnd: (end) => endings.push(end) });
+    const tell = (message) => process.stdout.write(`${JSON.stringify(message)}\n`);
+    const measured = await body({ url, args, folder, onEnd: (end) => endings.push(end), tell, heard });
     process.stdout.write(`${JSON.stringify({ scenario: name, ok: true, ...measured })}\n`);
   } catch (error) {
     process.exitCode = 1;
@@ -40,6 +43,15 @@ export async function scenario(name, body) {
   for (const end of endings.reverse()) await end().catch((error) => log(`while ending: ${error.message}`));
   // At once: the threads of @roamhq/wrtc crash when Node takes its environment down in good order.
   process.exit();
+}
+
+let lines;
+
+async function heard() {
+  lines ??= createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+  const { value, done } = await lines.next();
+  check(!done, 'the test says nothing more');
+  return JSON.parse(value);
 }
 
 /** Waits for `probe()` to return something truthy; throws with `what` after `deadlineMs`. */

@@ -9,8 +9,18 @@ use serde_json::json;
 use tests::{Network, Server, run_scenario, run_scenario_in};
 
 /// Names of scenarios with a case below.
-const CASES: &[&str] =
-    &["call", "firefox", "four", "join-time", "simulcast", "tcp", "udp-drop", "worker-kill", "wrtc"];
+const CASES: &[&str] = &[
+    "call",
+    "firefox",
+    "four",
+    "join-time",
+    "simulcast",
+    "tcp",
+    "udp-drop",
+    "viewer",
+    "worker-kill",
+    "wrtc",
+];
 
 const fn minutes(minutes: u64) -> Duration {
     Duration::from_secs(minutes * 60)

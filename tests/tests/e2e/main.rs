@@ -4,4 +4,5 @@
 mod browser;
 mod crash_loop;
 mod load;
+mod plain;
 mod serving;
