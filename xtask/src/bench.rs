@@ -11,6 +11,9 @@ use crate::server::Server;
 use crate::steps::Steps;
 use crate::{debian, process, run, web, workspace};
 
+/// What `bench record-video` writes and `bench forward chromium` replays.
+const RECORDING: &str = "crates/bench/recordings/chromium-vp8-720p.txt";
+
 pub(crate) fn bench(name: &str, mut arguments: Vec<String>) -> Result<()> {
     let mut steps = Steps::new();
     match name {
@@ -26,6 +29,19 @@ pub(crate) fn bench(name: &str, mut arguments: Vec<String>) -> Result<()> {
             let server = Server::start(&arguments)?;
             let run = json!({ "serverPid": server.pid() });
             scenario(&node, &server, if name == "failover" { "worker-kill" } else { name }, &run)
+        }
+        "record-video" => {
+            if let Some(unknown) = arguments.first() {
+                bail!("`bench {name}` takes no arguments, not `{unknown}`");
+            }
+            steps.require("browser", || debian::ensure(debian::TO_TEST))?;
+            let node = run::build(&mut steps, &["tureen", "worker", "bench"])?;
+            let server = Server::start(&listen_anywhere())?;
+            let run = json!({
+                "recorder": workspace::target()?.join("release/tureen-bench"),
+                "file": workspace::root().join(RECORDING),
+            });
+            scenario(&node, &server, name, &run)
         }
         "joins" | "hostile" if !arguments.iter().any(|argument| argument.starts_with("--address")) => {
             run::build(&mut steps, &["tureen", "worker", "bench"])?;

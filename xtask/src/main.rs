@@ -29,7 +29,8 @@ Commands:
   run [--time-to-page] [-- ARGS]   build the page, the server and the worker, then run `tureen serve ARGS`;
                                    --time-to-page stops once the page answers and prints the seconds it took
   test [STEP…] [-- ARGS]           run every check and test, or only the steps named; ARGS go to nextest
-  bench NAME [OPTIONS]             measure in release: forward (CPU a packet), joins, hostile, join-time, failover
+  bench NAME [OPTIONS]             measure in release: forward (CPU a packet), joins, hostile, join-time, failover;
+                                   record-video makes Chromium's recording for `forward chromium` anew
   node-tests [--worker-bin PATH]   run mediasoup's own Node tests against tureen-worker, or against another worker
   help                             print this
 
@@ -45,7 +46,7 @@ Examples:
   cargo xtask test
   cargo xtask test format clippy
   cargo xtask test rust -- -p rtc
-  cargo xtask bench forward --media audio --receivers 500
+  cargo xtask bench forward audio --receivers 500
 ";
 
 fn main() -> ExitCode {

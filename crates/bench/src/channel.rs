@@ -3,6 +3,7 @@
 //! It speaks nothing but mediasoup's worker channel, so that any worker which speaks it can be measured: ours, or a
 //! stock one. Server code uses the `media` crate instead; this one exists to measure without a runtime in the way.
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -21,6 +22,17 @@ use worker_protocol::wire::response::{self, Response};
 
 /// How long a request may take before the worker counts as hung.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A request that is still to be sent.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// What is asked for.
+    pub method: Method,
+    /// The id of whom it is for; empty for the worker itself.
+    pub handler_id: String,
+    /// With what.
+    pub body: Option<request::Body>,
+}
 
 /// A running worker process, killed and reaped when dropped.
 #[derive(Debug)]
@@ -91,23 +103,57 @@ impl Worker {
         handler_id: &str,
         body: Option<request::Body>,
     ) -> Result<Option<response::Body>> {
+        let id = self.send(Ask { method, handler_id: handler_id.to_owned(), body })?;
+        let deadline = Instant::now() + REQUEST_DEADLINE;
+        loop {
+            match self.next_response(method, deadline)? {
+                response if response.id == id => return outcome(method, response),
+                _ => {} // An answer to a request that was given up on.
+            }
+        }
+    }
+
+    /// Sends requests so that `in_flight` of them wait for their answers at any time, and returns the answers' bodies in
+    /// the requests' order.
+    ///
+    /// # Errors
+    /// The first refusal, or that an answer did not come within 10 s.
+    pub fn pipeline(&mut self, asks: Vec<Ask>, in_flight: usize) -> Result<Vec<Option<response::Body>>> {
+        let mut answers = vec![None; asks.len()];
+        let mut waiting = HashMap::new();
+        let mut asks = asks.into_iter().enumerate();
+        loop {
+            while waiting.len() < in_flight
+                && let Some((i, ask)) = asks.next()
+            {
+                let method = ask.method;
+                waiting.insert(self.send(ask)?, (i, method));
+            }
+            let Some(&(_, method)) = waiting.values().next() else { return Ok(answers) };
+            let response = self.next_response(method, Instant::now() + REQUEST_DEADLINE)?;
+            if let Some((i, method)) = waiting.remove(&response.id) {
+                answers[i] = outcome(method, response)?;
+            }
+        }
+    }
+
+    fn send(&mut self, ask: Ask) -> Result<u32> {
         let id = self.next_id;
         self.next_id += 1;
-        let request = Request { id, method, handler_id: handler_id.to_owned(), body };
+        let request = Request { id, method: ask.method, handler_id: ask.handler_id, body: ask.body };
         self.outgoing.clear();
         let message = Message { data: message::Body::Request(Box::new(request)) };
         self.encoder.append(message, &mut self.outgoing);
         self.channel.write_all(&self.outgoing).context("the worker closed its channel")?;
-        let deadline = Instant::now() + REQUEST_DEADLINE;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.responses.recv_timeout(left) {
-                Ok(response) if response.id == id => return outcome(method, response),
-                Ok(_) => {} // An answer to a request that was given up on.
-                Err(RecvTimeoutError::Timeout) => bail!("the worker did not answer {method:?} within 10 s"),
-                Err(RecvTimeoutError::Disconnected) => bail!("the worker died before it answered {method:?}"),
-            }
-        }
+        Ok(id)
+    }
+
+    fn next_response(&mut self, method: Method, deadline: Instant) -> Result<Response> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.responses.recv_timeout(left).map_err(|error| match error {
+            RecvTimeoutError::Timeout => anyhow!("the worker did not answer {method:?} within 10 s"),
+            RecvTimeoutError::Disconnected => anyhow!("the worker died before it answered {method:?}"),
+        })
     }
 
     /// Writes bytes to the channel as they are, framing included: for hostile tests only.

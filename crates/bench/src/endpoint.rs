@@ -14,11 +14,11 @@ use net::dtls_timers;
 use rtc::certificate::{Certificate, Fingerprint, FingerprintAlgorithm};
 use rtc::dtls::{DtlsContext, DtlsEvent, DtlsRole, DtlsTimers, DtlsTransport, DtlsVersions};
 use rtc::rtcp::{self, Packet};
-use rtc::rtp::{DatagramKind, RtpHeader};
+use rtc::rtp::{DatagramKind, ExtensionIds, RtpHeader};
 use rtc::srtp::{MAX_OVERHEAD, Profile, SrtpReceiver, SrtpSender};
 use rtc::stun::{Class, IntegrityKey, Method, StunBuilder, StunMessage};
 
-use crate::router::RemoteTransport;
+use crate::router::{RemoteTransport, extension_id};
 
 /// The longest datagram that anybody sends here.
 const MAX_DATAGRAM: usize = 2_048;
@@ -75,6 +75,12 @@ pub struct ReceivedRtp<'a> {
     pub payload_type: u8,
     /// Its sequence number.
     pub sequence: u16,
+    /// Its timestamp.
+    pub timestamp: u32,
+    /// Whether it is marked: the last of its frame, where it is video.
+    pub marker: bool,
+    /// Its transport-wide sequence number, where it has one under [`extension_id::TRANSPORT_CC`].
+    pub transport_seq: Option<u16>,
     /// Its payload, without padding.
     pub payload: &'a [u8],
     /// The whole datagram as it came, header and tag included.
@@ -161,6 +167,8 @@ impl Endpoint {
                 let Ok(len) = receiver.unprotect_rtp(datagram) else { return };
                 let Some(packet) = datagram.get(..len) else { return };
                 let Ok(header) = RtpHeader::parse(packet) else { return };
+                let extensions =
+                    ExtensionIds { transport_wide_cc: extension_id::TRANSPORT_CC, ..ExtensionIds::default() };
                 let start = usize::from(header.header_len);
                 let Some(payload) = packet.get(start..start + usize::from(header.payload_len)) else {
                     return;
@@ -169,6 +177,9 @@ impl Endpoint {
                     ssrc: header.ssrc.0,
                     payload_type: header.payload_type,
                     sequence: header.sequence.0,
+                    timestamp: header.timestamp,
+                    marker: header.marker,
+                    transport_seq: extensions.read_transport_wide_cc(&header, packet),
                     payload,
                     datagram_bytes,
                 });

@@ -2,6 +2,7 @@
 //!
 //! Nothing here is part of the server. The binary `tureen-bench` is a thin shell over these modules.
 
+pub mod arrival;
 pub mod channel;
 pub mod cpu;
 pub mod endpoint;
@@ -12,6 +13,8 @@ pub mod link;
 pub mod party;
 pub mod peer;
 pub mod protoo;
+pub mod record;
+pub mod recording;
 pub mod router;
 pub mod sendto;
 pub mod server;

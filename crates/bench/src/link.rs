@@ -116,7 +116,11 @@ impl Driver {
         let mut buffer = vec![0; MAX_DATAGRAM];
         loop {
             self.flush().await?;
-            let wake = sources.iter().map(|(_, due)| *due).chain([self.endpoint.next_timeout()]).min();
+            let wake = sources
+                .iter()
+                .map(|(source, start)| *start + source.due())
+                .chain([self.endpoint.next_timeout()])
+                .min();
             let wake = wake.unwrap_or_else(Instant::now);
             tokio::select! {
                 received = self.socket.recv_from(&mut buffer) => {
@@ -153,7 +157,7 @@ impl Driver {
     async fn wake(&mut self, sources: &mut [(Source, Instant)]) -> Result<()> {
         let now = Instant::now();
         self.endpoint.handle_timeout(now)?;
-        for (source, due) in sources.iter_mut().filter(|(_, due)| *due <= now) {
+        for (source, _) in sources.iter_mut().filter(|(source, start)| *start + source.due() <= now) {
             if self.endpoint.take_key_frame_request(source.ssrc()) {
                 source.request_key_frame();
             }
@@ -163,7 +167,6 @@ impl Driver {
                 // Lost like any other datagram where the server is away.
                 let _ = self.socket.send_to(datagram, remote).await;
             }
-            *due += Duration::from_secs(1) / source.shape().frames_per_second;
         }
         Ok(())
     }

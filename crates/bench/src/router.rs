@@ -20,7 +20,7 @@ use worker_protocol::wire::{
 };
 use worker_protocol::wire::{request::Method, transport::Protocol};
 
-use crate::channel::Worker;
+use crate::channel::{Ask, Worker};
 
 /// Ids of the header extensions, the same for what is sent and what is received.
 pub mod extension_id {
@@ -67,6 +67,31 @@ pub struct RemoteTransport {
     pub fingerprint: String,
 }
 
+impl RemoteTransport {
+    /// What the worker answered to the request for a transport of this id.
+    ///
+    /// # Errors
+    /// An answer without a UDP candidate.
+    pub fn of(id: String, answer: Option<response::Body>) -> Result<Self> {
+        let Some(response::Body::WebRtcTransportDumpResponse(dump)) = answer else {
+            bail!("the worker answered createWebRtcTransport with another body")
+        };
+        let candidate = dump.ice_candidates.iter().find(|c| c.protocol == Protocol::Udp);
+        let candidate = candidate.context("the worker offers no UDP candidate")?;
+        let ip: IpAddr = candidate.address.parse().context("the candidate's address is no IP address")?;
+        let mut fingerprints = dump.dtls_parameters.fingerprints.iter();
+        let fingerprint = fingerprints.find(|f| f.algorithm == FingerprintAlgorithm::Sha256);
+        let fingerprint = fingerprint.context("the worker announces no SHA-256 fingerprint")?;
+        Ok(Self {
+            id,
+            address: SocketAddr::new(ip, candidate.port),
+            username_fragment: dump.ice_parameters.username_fragment.clone(),
+            password: dump.ice_parameters.password.clone(),
+            fingerprint: fingerprint.value.clone(),
+        })
+    }
+}
+
 /// A Router and its WebRtcServer on 127.0.0.1.
 #[derive(Debug)]
 pub struct Router {
@@ -103,6 +128,13 @@ impl Router {
     /// # Errors
     /// The worker's refusal, or an answer without a UDP candidate.
     pub fn web_rtc_transport(&mut self) -> Result<RemoteTransport> {
+        let (id, ask) = self.web_rtc_transport_ask();
+        let answer = self.ask(ask)?;
+        RemoteTransport::of(id, answer)
+    }
+
+    /// The request for a WebRtcTransport, and its id.
+    pub fn web_rtc_transport_ask(&mut self) -> (String, Ask) {
         let id = self.id("transport");
         let options = WebRtcTransportOptions {
             base: Box::new(transport_options()),
@@ -117,24 +149,7 @@ impl Router {
             router::CreateWebRtcTransportRequest { transport_id: id.clone(), options: Box::new(options) };
         let body = request::Body::RouterCreateWebRtcTransportRequest(Box::new(body));
         let method = Method::RouterCreateWebRtcTransportWithServer;
-        let Some(response::Body::WebRtcTransportDumpResponse(dump)) =
-            self.worker.request(method, ROUTER, Some(body))?
-        else {
-            bail!("the worker answered createWebRtcTransport with another body")
-        };
-        let candidate = dump.ice_candidates.iter().find(|c| c.protocol == Protocol::Udp);
-        let candidate = candidate.context("the worker offers no UDP candidate")?;
-        let ip: IpAddr = candidate.address.parse().context("the candidate's address is no IP address")?;
-        let mut fingerprints = dump.dtls_parameters.fingerprints.iter();
-        let fingerprint = fingerprints.find(|f| f.algorithm == FingerprintAlgorithm::Sha256);
-        let fingerprint = fingerprint.context("the worker announces no SHA-256 fingerprint")?;
-        Ok(RemoteTransport {
-            id,
-            address: SocketAddr::new(ip, candidate.port),
-            username_fragment: dump.ice_parameters.username_fragment.clone(),
-            password: dump.ice_parameters.password.clone(),
-            fingerprint: fingerprint.value.clone(),
-        })
+        (id, Ask { method, handler_id: ROUTER.into(), body: Some(body) })
     }
 
     /// Tells a WebRtcTransport its peer's certificate; the peer is the DTLS client.
@@ -142,13 +157,18 @@ impl Router {
     /// # Errors
     /// The worker's refusal.
     pub fn connect_web_rtc(&mut self, transport_id: &str, sha256_fingerprint: &str) -> Result<()> {
+        self.ask(Self::connect_web_rtc_ask(transport_id, sha256_fingerprint))?;
+        Ok(())
+    }
+
+    /// The request of [`Router::connect_web_rtc`].
+    pub fn connect_web_rtc_ask(transport_id: &str, sha256_fingerprint: &str) -> Ask {
         let fingerprint =
             Fingerprint { algorithm: FingerprintAlgorithm::Sha256, value: sha256_fingerprint.to_owned() };
         let dtls = DtlsParameters { fingerprints: vec![fingerprint], role: DtlsRole::Client };
         let body = web_rtc_transport::ConnectRequest { dtls_parameters: Box::new(dtls) };
         let body = request::Body::WebRtcTransportConnectRequest(Box::new(body));
-        self.worker.request(Method::WebRtcTransportConnect, transport_id, Some(body))?;
-        Ok(())
+        Ask { method: Method::WebRtcTransportConnect, handler_id: transport_id.to_owned(), body: Some(body) }
     }
 
     /// A PlainTransport that sends to `remote`, under SRTP where a suite is named. Returns its id and the key (key and
@@ -204,6 +224,19 @@ impl Router {
         ssrc: u32,
         rtx_ssrc: Option<u32>,
     ) -> Result<String> {
+        let (id, ask) = self.produce_ask(transport_id, media, ssrc, rtx_ssrc);
+        self.ask(ask)?;
+        Ok(id)
+    }
+
+    /// The request of [`Router::produce`], and the Producer's id.
+    pub fn produce_ask(
+        &mut self,
+        transport_id: &str,
+        media: Media,
+        ssrc: u32,
+        rtx_ssrc: Option<u32>,
+    ) -> (String, Ask) {
         let id = self.id("producer");
         let codecs = media_codecs(media, rtx_ssrc.is_some());
         let mapped = codecs
@@ -233,8 +266,8 @@ impl Router {
             enable_mediasoup_packet_id_header_extension: false,
         };
         let body = request::Body::TransportProduceRequest(Box::new(body));
-        self.worker.request(Method::TransportProduce, transport_id, Some(body))?;
-        Ok(id)
+        let method = Method::TransportProduce;
+        (id, Ask { method, handler_id: transport_id.to_owned(), body: Some(body) })
     }
 
     /// A Consumer, not paused, of a Producer whose stream is `producer_ssrc`; it sends on `ssrc`. Returns its id.
@@ -250,6 +283,21 @@ impl Router {
         ssrc: u32,
         rtx_ssrc: Option<u32>,
     ) -> Result<String> {
+        let (id, ask) = self.consume_ask(transport_id, producer_id, media, producer_ssrc, ssrc, rtx_ssrc);
+        self.ask(ask)?;
+        Ok(id)
+    }
+
+    /// The request of [`Router::consume`], and the Consumer's id.
+    pub fn consume_ask(
+        &mut self,
+        transport_id: &str,
+        producer_id: &str,
+        media: Media,
+        producer_ssrc: u32,
+        ssrc: u32,
+        rtx_ssrc: Option<u32>,
+    ) -> (String, Ask) {
         let id = self.id("consumer");
         let body = transport::ConsumeRequest {
             consumer_id: id.clone(),
@@ -273,8 +321,8 @@ impl Router {
             ignore_dtx: false,
         };
         let body = request::Body::TransportConsumeRequest(Box::new(body));
-        self.worker.request(Method::TransportConsume, transport_id, Some(body))?;
-        Ok(id)
+        let method = Method::TransportConsume;
+        (id, Ask { method, handler_id: transport_id.to_owned(), body: Some(body) })
     }
 
     /// The Producer's statistics, as the worker reports them.
@@ -309,6 +357,10 @@ impl Router {
         let body = request::Body::RouterCloseTransportRequest(Box::new(body));
         self.worker.request(Method::RouterCloseTransport, ROUTER, Some(body))?;
         Ok(())
+    }
+
+    fn ask(&mut self, ask: Ask) -> Result<Option<response::Body>> {
+        self.worker.request(ask.method, &ask.handler_id, ask.body)
     }
 
     fn id(&mut self, what: &str) -> String {

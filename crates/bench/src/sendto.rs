@@ -40,7 +40,7 @@ pub struct Sendto {
 }
 
 impl Sendto {
-    /// A sender of datagrams of `size` bytes.
+    /// A sender of datagrams of up to `size` bytes.
     ///
     /// # Errors
     /// Where no loopback socket can be bound.
@@ -50,20 +50,22 @@ impl Sendto {
         Ok(Self { socket, payload: vec![0xff; size] })
     }
 
-    /// Sends `rounds` datagrams to each of `addresses` on the calling thread, and says what that cost.
+    /// Sends a datagram of each of `sizes` to each of `addresses`, size after size, on the calling thread, and says what
+    /// that cost.
     ///
     /// # Errors
-    /// Where the kernel refuses a datagram.
-    pub fn window(&self, addresses: &[SocketAddr], rounds: usize) -> Result<SendtoCost> {
+    /// Where the kernel refuses a datagram, or a size is above what [`Sendto::new`] was told.
+    pub fn window(&self, addresses: &[SocketAddr], sizes: &[usize]) -> Result<SendtoCost> {
         let before = cpu::thread_time()?;
-        for _ in 0..rounds {
+        for &size in sizes {
+            let datagram = self.payload.get(..size).context("a datagram is longer than was said")?;
             for address in addresses {
                 self.socket
-                    .send_to(&self.payload, address)
+                    .send_to(datagram, address)
                     .with_context(|| format!("cannot send to {address}"))?;
             }
         }
         let cpu = cpu::thread_time()?.saturating_sub(before);
-        Ok(SendtoCost { datagrams: (rounds * addresses.len()) as u64, cpu })
+        Ok(SendtoCost { datagrams: (sizes.len() * addresses.len()) as u64, cpu })
     }
 }

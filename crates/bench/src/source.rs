@@ -1,12 +1,27 @@
 //! Synthetic media: RTP packets that a worker takes for one VP8 or Opus stream.
 //!
-//! The payload descriptor is real (RFC 7741, RFC 7587); what follows it is a running number, so that a receiver can
-//! check what it decrypted against what was sent.
+//! The payload descriptor is real (RFC 7741, RFC 7587); what follows it is a running number, a place for the time of
+//! sending and the payload's length, so that a receiver can check what it decrypted against what was sent.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::recording::Recording;
 use crate::router::Media;
 
 /// Bytes of a payload before its running number: the longest descriptor here, rounded up.
 pub const NUMBER_OFFSET: usize = 16;
+
+/// Where the time of sending is, eight bytes; whoever sends may write it with [`Packet::stamp`].
+const STAMP_OFFSET: usize = NUMBER_OFFSET + 8;
+
+/// Where the payload's length is, two bytes.
+const LENGTH_OFFSET: usize = STAMP_OFFSET + 8;
+
+/// Where the filling begins; no payload is shorter.
+const FILL_OFFSET: usize = LENGTH_OFFSET + 2;
+
+const FILL: u8 = 0xa5;
 
 /// A gap wider than a minute of any stream here is a forged number, not loss.
 const MAX_GAP: u64 = 1 << 16;
@@ -40,8 +55,14 @@ impl Shape {
         self.frames_per_second * self.packets_per_frame
     }
 
-    fn clock_rate(&self) -> u32 {
-        if self.media == Media::Video { 90_000 } else { 48_000 }
+    /// Time from frame to frame.
+    pub fn interval(&self) -> Duration {
+        Duration::from_secs(1) / self.frames_per_second
+    }
+
+    fn ticks_per_frame(&self) -> u32 {
+        let clock_rate = if self.media == Media::Video { 90_000 } else { 48_000 };
+        clock_rate / self.frames_per_second
     }
 }
 
@@ -56,27 +77,68 @@ pub struct Packet {
     pub index: u64,
 }
 
-/// Makes a stream's packets, one frame after the other.
+impl Packet {
+    /// Writes the time of sending, in a unit and from a zero that sender and receiver agree on.
+    pub fn stamp(&mut self, time: u64) {
+        self.payload[STAMP_OFFSET..LENGTH_OFFSET].copy_from_slice(&time.to_be_bytes());
+    }
+}
+
+/// When packets of which size are due.
+#[derive(Debug, Clone)]
+enum Pattern {
+    /// Frames of one size at one distance.
+    Even(Shape),
+    /// What a real sender sent, again and again.
+    Recorded(Arc<Recording>),
+}
+
+/// Where a packet stands in its frame.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    key: bool,
+    first: bool,
+    last: bool,
+}
+
+/// Makes a stream's packets in their order.
 #[derive(Debug)]
 pub struct Source {
-    shape: Shape,
+    pattern: Pattern,
+    media: Media,
     ssrc: u32,
     payload_type: u8,
     mid: Option<(u8, String)>,
     next_index: u64,
     frame: u64,
+    timestamp: u32,
     key_frame_due: bool,
 }
 
 impl Source {
     /// A stream that begins at sequence number 1 with a key frame. `mid` is the header extension's id and value.
     pub fn new(shape: Shape, ssrc: u32, payload_type: u8, mid: Option<(u8, String)>) -> Self {
-        Self { shape, ssrc, payload_type, mid, next_index: 1, frame: 0, key_frame_due: true }
+        Self::of(Pattern::Even(shape), shape.media, ssrc, payload_type, mid)
     }
 
-    /// The stream's shape.
-    pub fn shape(&self) -> Shape {
-        self.shape
+    /// A stream as it was recorded; at its end it begins anew. It does not answer PLIs: each round begins with a key
+    /// frame.
+    pub fn replay(recording: Arc<Recording>, ssrc: u32, payload_type: u8) -> Self {
+        Self::of(Pattern::Recorded(recording), Media::Video, ssrc, payload_type, None)
+    }
+
+    fn of(pattern: Pattern, media: Media, ssrc: u32, payload_type: u8, mid: Option<(u8, String)>) -> Self {
+        Self {
+            pattern,
+            media,
+            ssrc,
+            payload_type,
+            mid,
+            next_index: 1,
+            frame: 0,
+            timestamp: 0,
+            key_frame_due: true,
+        }
     }
 
     /// The stream's SSRC.
@@ -94,27 +156,54 @@ impl Source {
         self.key_frame_due = true;
     }
 
-    /// The next frame's packets.
-    pub fn frame(&mut self) -> Vec<Packet> {
-        let key = std::mem::take(&mut self.key_frame_due) && self.shape.media == Media::Video;
-        let count = self.shape.packets_per_frame;
-        let packets = (0..count).map(|i| self.packet(key, i == 0, i + 1 == count)).collect();
-        self.frame += 1;
-        packets
+    /// When [`Source::frame`] is due, counted from the stream's beginning.
+    pub fn due(&self) -> Duration {
+        match &self.pattern {
+            Pattern::Even(shape) => {
+                Duration::from_secs_f64(self.frame as f64 / f64::from(shape.frames_per_second))
+            }
+            Pattern::Recorded(recording) => recording.due(self.packets()),
+        }
     }
 
-    fn packet(&mut self, key: bool, first: bool, last: bool) -> Packet {
+    /// The packets that are due together next: a frame, of a recorded stream one packet.
+    pub fn frame(&mut self) -> Vec<Packet> {
+        match &self.pattern {
+            &Pattern::Even(shape) => {
+                let key = std::mem::take(&mut self.key_frame_due) && self.media == Media::Video;
+                let count = shape.packets_per_frame;
+                let place = |i| Place { key, first: i == 0, last: i + 1 == count };
+                let packets = (0..count).map(|i| self.packet(place(i), shape.payload_bytes)).collect();
+                self.frame += 1;
+                self.timestamp = self.timestamp.wrapping_add(shape.ticks_per_frame());
+                packets
+            }
+            Pattern::Recorded(recording) => {
+                let recorded = recording.packet(self.packets());
+                let place = Place {
+                    key: recorded.starts_key_frame,
+                    first: recorded.starts_frame,
+                    last: recorded.marker,
+                };
+                if place.first {
+                    self.frame += 1;
+                    self.timestamp = self.timestamp.wrapping_add(recorded.ticks);
+                }
+                vec![self.packet(place, recorded.payload_bytes.into())]
+            }
+        }
+    }
+
+    fn packet(&mut self, place: Place, payload_bytes: usize) -> Packet {
         let index = self.next_index;
         self.next_index += 1;
-        let timestamp =
-            (self.frame as u32).wrapping_mul(self.shape.clock_rate() / self.shape.frames_per_second);
         let mut header = Vec::with_capacity(24);
         let extension = if self.mid.is_some() { 0x10 } else { 0 };
-        let marker = if last && self.shape.media == Media::Video { 0x80 } else { 0 };
+        let marker = if place.last && self.media == Media::Video { 0x80 } else { 0 };
         header.push(0x80 | extension);
         header.push(marker | self.payload_type);
         header.extend_from_slice(&(index as u16).to_be_bytes());
-        header.extend_from_slice(&timestamp.to_be_bytes());
+        header.extend_from_slice(&self.timestamp.to_be_bytes());
         header.extend_from_slice(&self.ssrc.to_be_bytes());
         if let Some((id, mid)) = &self.mid {
             // RFC 8285, one-byte form: element of 1..=16 bytes, padded to words.
@@ -125,13 +214,16 @@ impl Source {
             header.extend_from_slice(mid.as_bytes());
             header.resize(16 + words * 4, 0);
         }
-        let mut payload = match self.shape.media {
-            Media::Video => vp8_start(self.frame as u16, key, first),
+        let mut payload = match self.media {
+            Media::Video => vp8_start(self.frame as u16, place.key, place.first),
             Media::Audio => vec![0x78], // Opus TOC: CELT fullband, 20 ms, mono, one frame.
         };
+        let length = payload_bytes.max(FILL_OFFSET);
         payload.resize(NUMBER_OFFSET, 0);
         payload.extend_from_slice(&index.to_be_bytes());
-        payload.resize(self.shape.payload_bytes.max(NUMBER_OFFSET + 8), 0xa5);
+        payload.resize(LENGTH_OFFSET, 0);
+        payload.extend_from_slice(&(length as u16).to_be_bytes());
+        payload.resize(length, FILL);
         Packet { header, payload, index }
     }
 }
@@ -153,7 +245,19 @@ fn vp8_start(picture_id: u16, key: bool, first: bool) -> Vec<u8> {
 
 /// The running number that [`Source`] wrote into a payload; `None` where the payload is too short.
 pub fn number(payload: &[u8]) -> Option<u64> {
-    Some(u64::from_be_bytes(payload.get(NUMBER_OFFSET..NUMBER_OFFSET + 8)?.try_into().ok()?))
+    Some(u64::from_be_bytes(payload.get(NUMBER_OFFSET..STAMP_OFFSET)?.try_into().ok()?))
+}
+
+/// The time that [`Packet::stamp`] wrote; `None` where nobody did.
+pub fn stamp(payload: &[u8]) -> Option<u64> {
+    let time = u64::from_be_bytes(payload.get(STAMP_OFFSET..LENGTH_OFFSET)?.try_into().ok()?);
+    (time != 0).then_some(time)
+}
+
+fn is_intact(payload: &[u8]) -> bool {
+    let length = payload.get(LENGTH_OFFSET..FILL_OFFSET).and_then(|bytes| bytes.try_into().ok());
+    length.is_some_and(|length| usize::from(u16::from_be_bytes(length)) == payload.len())
+        && payload.get(FILL_OFFSET..).is_some_and(|rest| rest.iter().all(|&byte| byte == FILL))
 }
 
 /// What one receiver saw of one stream.
@@ -175,8 +279,7 @@ pub struct StreamCheck {
 impl StreamCheck {
     /// Takes note of one decrypted payload.
     pub fn note(&mut self, payload: &[u8]) {
-        let intact = payload.get(NUMBER_OFFSET + 8..).is_some_and(|rest| rest.iter().all(|&b| b == 0xa5));
-        let Some(number) = number(payload).filter(|_| intact) else {
+        let Some(number) = number(payload).filter(|_| is_intact(payload)) else {
             self.damaged += 1;
             return;
         };
@@ -241,6 +344,25 @@ mod tests {
         second[NUMBER_OFFSET] = 0x7f;
         check.note(&second);
         assert_eq!((check.received, check.missing, check.damaged), (1, 0, 2), "a number from nowhere");
+    }
+
+    #[test]
+    fn a_payload_that_lost_its_end_is_damage() {
+        let mut payload = payloads(1).remove(0);
+        payload.pop();
+        let mut check = StreamCheck::default();
+        check.note(&payload);
+        assert_eq!((check.received, check.damaged), (0, 1));
+    }
+
+    #[test]
+    fn a_stamp_does_not_damage() {
+        let mut packet = Source::new(Shape::AUDIO, 1, 100, None).frame().remove(0);
+        assert_eq!(stamp(&packet.payload), None);
+        packet.stamp(7);
+        let mut check = StreamCheck::default();
+        check.note(&packet.payload);
+        assert_eq!((check.received, stamp(&packet.payload)), (1, Some(7)));
     }
 
     #[test]

@@ -31,7 +31,8 @@ const FLAGS = [
 
 /**
  * Starts a person of this voice (`red`, `blue`, …). `context` is scenario()'s: folder, url, onEnd.
- * Options: browser (`chromium` or `firefox`), netns, width, height, fps of the camera.
+ * Options: browser (`chromium` or `firefox`), netns; width, height, fps of the camera;
+ * write, what films for Chromium (writeVideo or writeScene).
  */
 export async function person(context, voice, { browser: kind = 'chromium', ...options } = {}) {
   const { browser, page } = await (kind === 'firefox' ? firefox : chromiumOf)(context, voice, options);
@@ -39,10 +40,10 @@ export async function person(context, voice, { browser: kind = 'chromium', ...op
   return new Person(voice, browser, page, context.url);
 }
 
-async function chromiumOf({ folder, url, onEnd }, voice, { netns, ...camera }) {
+async function chromiumOf({ folder, url, onEnd }, voice, { netns, write = writeVideo, ...camera }) {
   const video = join(folder, `${voice}.y4m`);
   const tone = join(folder, `${voice}.wav`);
-  if (!existsSync(video)) await writeVideo(video, VOICES[voice].rgb, camera);
+  if (!existsSync(video)) await write(video, VOICES[voice].rgb, camera);
   if (!existsSync(tone)) await writeTone(tone, VOICES[voice].hertz);
   const browser = await chromium.launch({
     executablePath: await executable(folder, netns),

@@ -34,6 +34,70 @@ export async function writeVideo(path, rgb, { width = 640, height = 480, fps = 2
   await file.close();
 }
 
+const SCENE_FRAMES = 60;
+
+/**
+ * Writes a Y4M clip that costs an encoder about what a camera's does: a still, textured room, in front of it a textured
+ * oval that sways, and a sensor's noise over all of it. Two seconds that loop without a jump.
+ */
+export async function writeScene(path, rgb, { width = 1280, height = 720, fps = 30 } = {}) {
+  const [y, u, v] = toYuv(rgb);
+  const random = generator(1);
+  const room = texture(width, height, y, 24);
+  const face = texture(width, height, 235 - y / 2, 40);
+  // Noise is drawn once and shifted from frame to frame: drawing it anew takes minutes.
+  const noise = Int8Array.from({ length: width * height * 2 }, () => Math.round((random() - 0.5) * 5));
+  const file = await open(path, 'w');
+  await file.write(`YUV4MPEG2 W${width} H${height} F${fps}:1 Ip A1:1 C420jpeg\n`);
+  const chroma = Buffer.concat([u, v].map((value) => Buffer.alloc((width / 2) * (height / 2), value)));
+  for (let frame = 0; frame < SCENE_FRAMES; frame++) {
+    const angle = (2 * Math.PI * frame) / SCENE_FRAMES;
+    const [dx, dy] = [
+      Math.round(Math.sin(angle) * width * 0.06),
+      Math.round(Math.sin(angle * 2) * height * 0.03),
+    ];
+    const luma = Buffer.from(room);
+    const shift = Math.floor(random() * width * height);
+    for (let row = 0; row < height; row++) {
+      for (let column = 0; column < width; column++) {
+        const at = row * width + column;
+        const [x, z] = [column - dx - width / 2, row - dy - height / 2];
+        const oval = (x / (width * 0.18)) ** 2 + (z / (height * 0.42)) ** 2 < 1;
+        const value = oval ? face[(row - dy) * width + column - dx] : luma[at];
+        luma[at] = Math.max(16, Math.min(235, (value ?? 16) + noise[at + shift]));
+      }
+    }
+    await file.write(Buffer.concat([Buffer.from('FRAME\n'), luma, chroma]));
+  }
+  await file.close();
+}
+
+/** Smooth hills of luma around `middle`, with finer ones on them. */
+function texture(width, height, middle, depth) {
+  const luma = Buffer.alloc(width * height);
+  for (let row = 0; row < height; row++)
+    for (let column = 0; column < width; column++) {
+      const [x, z] = [column / width, row / height];
+      const hills =
+        Math.sin(x * 17 + Math.sin(z * 11) * 2) +
+        Math.sin(z * 23 + x * 5) / 2 +
+        Math.sin(x * 90 + z * 130) / 4;
+      luma[row * width + column] = Math.max(16, Math.min(235, middle + depth * hills));
+    }
+  return luma;
+}
+
+/** Numbers from 0 to 1 that are the same in every run (mulberry32). */
+function generator(seed) {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
+  };
+}
+
 /** Writes two seconds of syllables at `hertz`: 420 ms of tone, 80 ms of nothing. */
 export async function writeTone(path, hertz) {
   const samples = Buffer.alloc(SAMPLE_RATE * 2 * 2);
