@@ -11,6 +11,7 @@ pub mod rate;
 pub mod remb;
 pub mod rtcp;
 pub mod rtp;
+pub mod sctp;
 pub mod sequence;
 pub mod srtp;
 pub mod stream;
