@@ -91,8 +91,34 @@ counters! {
     requests_refused,
     /// Channel messages that could not be parsed.
     channel_malformed,
-    /// SCTP that is ignored: associations are not built yet.
+    /// SCTP for Transports that have none.
     sctp_ignored,
+    /// SCTP packets that could not be parsed, checksum included.
+    sctp_malformed,
+    /// SCTP packets of another association than the Transport's.
+    sctp_wrong_tag,
+    /// SCTP handshakes that peers began.
+    sctp_inits,
+    /// SCTP cookies that were forged, stale or of the past.
+    sctp_cookies_refused,
+    /// SCTP DATA that there was no room for.
+    sctp_data_dropped,
+    /// SCTP DATA received twice.
+    sctp_data_duplicate,
+    /// Data messages given up by the rules of their stream.
+    sctp_messages_abandoned,
+    /// SCTP packets with repeats.
+    sctp_retransmissions,
+    /// SCTP associations ended because of what the peer sent.
+    sctp_violations,
+    /// SCTP packets that nothing could carry.
+    sctp_unsent,
+    /// Data messages on a stream that is no DataProducer's.
+    data_no_producer,
+    /// Data messages longer than their DataConsumer's Transport may send.
+    data_too_long,
+    /// Data messages that an association did not take: buffer full, or closed.
+    data_refused,
 }
 
 /// Where the counters go.

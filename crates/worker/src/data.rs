@@ -1,5 +1,9 @@
-//! DataProducers and DataConsumers of direct transports: messages that the driver hands in and gets out. Those over SCTP
-//! are not built yet and refused by name.
+//! DataProducers and DataConsumers: how they are made and closed, and what the driver asks of them. Their messages come
+//! and go in `data/messages.rs`, over SCTP by `transport/sctp.rs`.
+
+pub mod messages;
+pub mod parameters;
+pub mod subchannels;
 
 use std::time::Instant;
 
@@ -8,12 +12,11 @@ use worker_protocol::wire::{
     data_consumer as consumer, data_producer as producer, notification, response, transport,
 };
 
+use self::parameters::StreamParameters;
+use self::subchannels::Subscriptions;
 use crate::error::{RequestError, RequestResult};
 use crate::table::{DataConsumerIdx, DataProducerIdx, RouterIdx, TransportIdx};
-use crate::worker::{Handler, Worker};
-
-/// Subchannels that one DataConsumer may be subscribed to: as many as there are.
-const MAX_SUBCHANNELS: usize = 65_536;
+use crate::worker::{Deferred, Handler, Worker};
 
 /// A DataProducer.
 #[derive(Debug)]
@@ -22,6 +25,8 @@ pub struct DataProducer {
     pub id: String,
     transport: TransportIdx,
     router: RouterIdx,
+    /// Its SCTP stream; direct ones have none.
+    stream: Option<StreamParameters>,
     label: String,
     protocol: String,
     paused: bool,
@@ -39,11 +44,15 @@ pub struct DataConsumer {
     transport: TransportIdx,
     producer: DataProducerIdx,
     producer_id: String,
+    /// Its SCTP stream; direct ones have none.
+    stream: Option<StreamParameters>,
+    /// The peer closed its data channel: nothing is sent any more, and the stream is no longer this one's.
+    detached: bool,
     label: String,
     protocol: String,
     paused: bool,
     producer_paused: bool,
-    subchannels: Vec<u16>,
+    subscriptions: Subscriptions,
     messages_sent: u64,
     bytes_sent: u64,
 }
@@ -52,8 +61,8 @@ impl DataProducer {
     fn dump(&self) -> producer::DumpResponse {
         producer::DumpResponse {
             id: self.id.clone(),
-            type_: producer::Type::Direct,
-            sctp_stream_parameters: None,
+            type_: if self.stream.is_some() { producer::Type::Sctp } else { producer::Type::Direct },
+            sctp_stream_parameters: self.stream.map(|stream| Box::new(stream.dump())),
             label: self.label.clone(),
             protocol: self.protocol.clone(),
             paused: self.paused,
@@ -62,38 +71,14 @@ impl DataProducer {
 }
 
 impl DataConsumer {
-    fn dump(&self) -> consumer::DumpResponse {
-        consumer::DumpResponse {
-            id: self.id.clone(),
-            data_producer_id: self.producer_id.clone(),
-            type_: consumer::Type::Direct,
-            sctp_stream_parameters: None,
-            label: self.label.clone(),
-            protocol: self.protocol.clone(),
-            buffered_amount: 0,
-            buffered_amount_low_threshold: 0,
-            paused: self.paused,
-            data_producer_paused: self.producer_paused,
-            subchannels: self.subchannels.clone(),
-        }
+    /// Whether messages are sent.
+    fn is_active(&self) -> bool {
+        !self.paused && !self.producer_paused && !self.detached
     }
 
-    /// Whether a message for these subchannels is for this one.
-    fn wants(&self, message: &producer::SendNotification) -> bool {
-        let subscribed = |subchannel: &u16| self.subchannels.contains(subchannel);
-        let required = message.required_subchannel.as_ref().is_none_or(subscribed);
-        let ignored = message.ignored_subchannel.as_ref().is_some_and(subscribed);
-        let matched = match message.subchannels.as_deref() {
-            None | Some([]) => true,
-            Some(subchannels) => subchannels.iter().any(subscribed),
-        };
-        required && !ignored && matched
-    }
-
-    fn subscribe(&mut self, subchannel: u16) {
-        if !self.subchannels.contains(&subchannel) && self.subchannels.len() < MAX_SUBCHANNELS {
-            self.subchannels.push(subchannel);
-        }
+    /// The peer closed its data channel.
+    pub fn detach(&mut self) {
+        self.detached = true;
     }
 }
 
@@ -104,14 +89,25 @@ impl Worker {
         index: TransportIdx,
         request: transport::ProduceDataRequest,
     ) -> RequestResult<response::Body> {
-        let transport = &self.transports[index];
-        self.check_data(index, request.type_ == producer::Type::Direct, Method::TransportProduceData)?;
+        let direct = request.type_ == producer::Type::Direct;
+        self.check_data(index, direct)?;
         self.check_no_handler(&request.data_producer_id, "DataProducer")?;
+        let stream = StreamParameters::parse(direct, request.sctp_stream_parameters.as_deref())?;
+        let transport = &mut self.transports[index];
         let router = transport.router;
+        let producer = self.data_producers.next_index();
+        if let (Some(stream), Some(sctp)) = (stream, &mut transport.sctp) {
+            if sctp.producers.contains_key(&stream.id) {
+                return Err(RequestError::error(format!("streamId {} is another DataProducer's", stream.id)));
+            }
+            sctp.producers.insert(stream.id, producer);
+        }
+        transport.data_producers.push(producer);
         let created = DataProducer {
             id: request.data_producer_id.clone(),
             transport: index,
             router,
+            stream,
             label: request.label.unwrap_or_default(),
             protocol: request.protocol.unwrap_or_default(),
             paused: request.paused,
@@ -120,10 +116,10 @@ impl Worker {
             data_consumers: Vec::new(),
         };
         let dump = created.dump();
-        let producer = self.data_producers.insert(created);
-        self.transports[index].data_producers.push(producer);
+        self.data_producers.insert(created);
         self.routers[router].data_producers.insert(request.data_producer_id.clone(), producer);
         self.register(request.data_producer_id, Handler::DataProducer(producer));
+        self.deferred.push(Deferred::Sctp(index));
         Ok(response::Body::DataProducerDumpResponse(Box::new(dump)))
     }
 
@@ -133,8 +129,10 @@ impl Worker {
         index: TransportIdx,
         request: transport::ConsumeDataRequest,
     ) -> RequestResult<response::Body> {
-        self.check_data(index, request.type_ == consumer::Type::Direct, Method::TransportConsumeData)?;
+        let direct = request.type_ == consumer::Type::Direct;
+        self.check_data(index, direct)?;
         self.check_no_handler(&request.data_consumer_id, "DataConsumer")?;
+        let stream = StreamParameters::parse(direct, request.sctp_stream_parameters.as_deref())?;
         let router = self.transports[index].router;
         let producers = &self.routers[router].data_producers;
         let producer = producers.get(&request.data_producer_id).copied().ok_or_else(|| {
@@ -143,43 +141,82 @@ impl Worker {
                 request.data_producer_id
             ))
         })?;
-        let mut created = DataConsumer {
+        let transport = &mut self.transports[index];
+        let consumer = self.data_consumers.next_index();
+        if let (Some(stream), Some(sctp)) = (stream, &mut transport.sctp) {
+            if sctp.consumers.contains_key(&stream.id) {
+                return Err(RequestError::error(format!("streamId {} is another DataConsumer's", stream.id)));
+            }
+            sctp.consumers.insert(stream.id, consumer);
+        }
+        transport.data_consumers.push(consumer);
+        self.data_consumers.insert(DataConsumer {
             id: request.data_consumer_id.clone(),
             transport: index,
             producer,
             producer_id: request.data_producer_id,
+            stream,
+            detached: false,
             label: request.label.unwrap_or_default(),
             protocol: request.protocol.unwrap_or_default(),
             paused: request.paused,
             producer_paused: self.data_producers[producer].paused,
-            subchannels: Vec::new(),
+            subscriptions: request.subchannels.unwrap_or_default().into_iter().collect(),
             messages_sent: 0,
             bytes_sent: 0,
-        };
-        for subchannel in request.subchannels.unwrap_or_default() {
-            created.subscribe(subchannel);
-        }
-        let dump = created.dump();
-        let consumer = self.data_consumers.insert(created);
+        });
+        let dump = self.dump_data_consumer(consumer);
         self.data_producers[producer].data_consumers.push(consumer);
-        self.transports[index].data_consumers.push(consumer);
         self.register(request.data_consumer_id, Handler::DataConsumer(consumer));
+        self.deferred.push(Deferred::Sctp(index));
         Ok(response::Body::DataConsumerDumpResponse(Box::new(dump)))
     }
 
-    fn check_data(&self, index: TransportIdx, direct: bool, method: Method) -> RequestResult<()> {
-        let options = &self.transports[index].options;
-        match (direct, options.direct, options.sctp.is_some()) {
+    fn check_data(&self, index: TransportIdx, direct: bool) -> RequestResult<()> {
+        let transport = &self.transports[index];
+        match (direct, transport.options.direct, transport.sctp.is_some()) {
             (_, false, false) => Err(RequestError::error("SCTP not enabled and not a direct Transport")),
-            (true, true, _) => Ok(()),
+            (true, true, _) | (false, _, true) => Ok(()),
             (true, false, _) => {
                 Err(RequestError::type_error("cannot use type 'direct', not a direct Transport"))
             }
             (false, _, false) => {
                 Err(RequestError::type_error("cannot use type 'sctp', SCTP not enabled in this Transport"))
             }
-            (false, _, true) => Err(RequestError::unsupported("data over SCTP", method)),
         }
+    }
+
+    fn dump_data_consumer(&self, index: DataConsumerIdx) -> consumer::DumpResponse {
+        let data_consumer = &self.data_consumers[index];
+        let (buffered_amount, buffered_amount_low_threshold) = self.buffered(index);
+        consumer::DumpResponse {
+            id: data_consumer.id.clone(),
+            data_producer_id: data_consumer.producer_id.clone(),
+            type_: if data_consumer.stream.is_some() { consumer::Type::Sctp } else { consumer::Type::Direct },
+            sctp_stream_parameters: data_consumer.stream.map(|stream| Box::new(stream.dump())),
+            label: data_consumer.label.clone(),
+            protocol: data_consumer.protocol.clone(),
+            buffered_amount,
+            buffered_amount_low_threshold,
+            paused: data_consumer.paused,
+            data_producer_paused: data_consumer.producer_paused,
+            subchannels: data_consumer.subscriptions.list(),
+        }
+    }
+
+    /// What waits to be sent to a DataConsumer, and from what amount it is little; zero where nothing can wait.
+    fn buffered(&self, index: DataConsumerIdx) -> (u32, u32) {
+        let consumer = &self.data_consumers[index];
+        let sctp = self.transports.get(consumer.transport).and_then(|transport| transport.sctp.as_ref());
+        let (Some(stream), Some(sctp), false) = (consumer.stream, sctp, consumer.detached) else {
+            return (0, 0);
+        };
+        let association = &sctp.association;
+        let narrow = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+        (
+            narrow(association.buffered_amount(stream.id)),
+            narrow(association.buffered_amount_low_threshold(stream.id)),
+        )
     }
 
     /// Closes a DataProducer: its DataConsumers are told and close too.
@@ -194,6 +231,14 @@ impl Worker {
         self.handlers.remove(&producer.id);
         if let Some(transport) = self.transports.get_mut(producer.transport) {
             transport.data_producers.retain(|other| *other != index);
+            if let (Some(stream), Some(sctp)) = (producer.stream, &mut transport.sctp) {
+                sctp.producers.remove(&stream.id);
+                // RFC 8831 section 6.7: a data channel is closed by resetting the outgoing stream.
+                if sctp.is_data_channel {
+                    sctp.association.reset_stream(stream.id);
+                    self.touch_sctp(producer.transport);
+                }
+            }
         }
         if let Some(router) = self.routers.get_mut(producer.router) {
             router.data_producers.remove(&producer.id);
@@ -214,6 +259,13 @@ impl Worker {
         self.handlers.remove(&consumer.id);
         if let Some(transport) = self.transports.get_mut(consumer.transport) {
             transport.data_consumers.retain(|other| *other != index);
+            if let (Some(stream), Some(sctp), false) =
+                (consumer.stream, &mut transport.sctp, consumer.detached)
+            {
+                sctp.consumers.remove(&stream.id);
+                sctp.association.reset_stream(stream.id);
+                self.touch_sctp(consumer.transport);
+            }
         }
     }
 
@@ -264,54 +316,45 @@ impl Worker {
         now: Instant,
     ) -> RequestResult<Option<response::Body>> {
         use request::Body;
-        let timestamp = self.clock.unix_ms(now);
-        let consumer = &mut self.data_consumers[index];
+        let data_consumer = &mut self.data_consumers[index];
         let body = match (method, body) {
             (Method::DataConsumerDump, _) => {
-                response::Body::DataConsumerDumpResponse(Box::new(consumer.dump()))
+                response::Body::DataConsumerDumpResponse(Box::new(self.dump_data_consumer(index)))
             }
             (Method::DataConsumerGetStats, _) => {
-                response::Body::DataConsumerGetStatsResponse(Box::new(consumer::GetStatsResponse {
-                    timestamp,
-                    label: consumer.label.clone(),
-                    protocol: consumer.protocol.clone(),
-                    messages_sent: consumer.messages_sent,
-                    bytes_sent: consumer.bytes_sent,
-                    buffered_amount: 0,
-                }))
+                let timestamp = self.clock.unix_ms(now);
+                let stats = self.data_consumer_stats(index, timestamp);
+                response::Body::DataConsumerGetStatsResponse(Box::new(stats))
             }
             (Method::DataConsumerPause, _) => {
-                consumer.paused = true;
+                data_consumer.paused = true;
                 return Ok(None);
             }
             (Method::DataConsumerResume, _) => {
-                consumer.paused = false;
+                data_consumer.paused = false;
                 return Ok(None);
             }
             (
                 Method::DataConsumerGetBufferedAmount
                 | Method::DataConsumerSetBufferedAmountLowThreshold
                 | Method::DataConsumerSend,
-                _,
-            ) => return Err(RequestError::type_error("invalid DataConsumer type")),
+                body,
+            ) => return self.dispatch_buffered(index, method, body, now),
             (Method::DataConsumerSetSubchannels, Some(Body::DataConsumerSetSubchannelsRequest(body))) => {
-                consumer.subchannels.clear();
-                for subchannel in body.subchannels {
-                    consumer.subscribe(subchannel);
-                }
-                let subchannels = consumer.subchannels.clone();
+                data_consumer.subscriptions = body.subchannels.into_iter().collect();
+                let subchannels = data_consumer.subscriptions.list();
                 let response = consumer::SetSubchannelsResponse { subchannels };
                 response::Body::DataConsumerSetSubchannelsResponse(Box::new(response))
             }
             (Method::DataConsumerAddSubchannel, Some(Body::DataConsumerAddSubchannelRequest(body))) => {
-                consumer.subscribe(body.subchannel);
-                let subchannels = consumer.subchannels.clone();
+                data_consumer.subscriptions.add(body.subchannel);
+                let subchannels = data_consumer.subscriptions.list();
                 let response = consumer::AddSubchannelResponse { subchannels };
                 response::Body::DataConsumerAddSubchannelResponse(Box::new(response))
             }
             (Method::DataConsumerRemoveSubchannel, Some(Body::DataConsumerRemoveSubchannelRequest(body))) => {
-                consumer.subchannels.retain(|subchannel| *subchannel != body.subchannel);
-                let subchannels = consumer.subchannels.clone();
+                data_consumer.subscriptions.remove(body.subchannel);
+                let subchannels = data_consumer.subscriptions.list();
                 let response = consumer::RemoveSubchannelResponse { subchannels };
                 response::Body::DataConsumerRemoveSubchannelResponse(Box::new(response))
             }
@@ -320,43 +363,57 @@ impl Worker {
         Ok(Some(body))
     }
 
-    /// A message that the driver hands in.
-    pub fn direct_data(
+    fn data_consumer_stats(&self, index: DataConsumerIdx, timestamp: u64) -> consumer::GetStatsResponse {
+        let data_consumer = &self.data_consumers[index];
+        consumer::GetStatsResponse {
+            timestamp,
+            label: data_consumer.label.clone(),
+            protocol: data_consumer.protocol.clone(),
+            messages_sent: data_consumer.messages_sent,
+            bytes_sent: data_consumer.bytes_sent,
+            buffered_amount: self.buffered(index).0,
+        }
+    }
+
+    /// What only a DataConsumer over SCTP can be asked.
+    fn dispatch_buffered(
         &mut self,
-        index: DataProducerIdx,
-        message: &producer::SendNotification,
+        index: DataConsumerIdx,
+        method: Method,
+        body: Option<request::Body>,
         now: Instant,
-    ) {
-        let producer = &mut self.data_producers[index];
-        let len = message.data.len();
-        let transport = &mut self.transports[producer.transport];
-        let longest = transport.options.max_receive_message_size as usize;
-        if len > longest {
-            self.outbox.error(|| format!("notification failed: message of {len} bytes exceeds {longest}"));
-            return;
-        }
-        transport.data_received(len, now);
-        producer.messages_received += 1;
-        producer.bytes_received += len as u64;
-        if producer.paused {
-            return;
-        }
-        for consumer in &producer.data_consumers {
-            let consumer = &mut self.data_consumers[*consumer];
-            let transport = &mut self.transports[consumer.transport];
-            let fits = len <= transport.options.max_send_message_size as usize;
-            if consumer.paused || !fits || !consumer.wants(message) {
-                continue;
+    ) -> RequestResult<Option<response::Body>> {
+        use request::Body;
+        let data_consumer = &self.data_consumers[index];
+        let Some(stream) = data_consumer.stream else {
+            return Err(RequestError::type_error("invalid DataConsumer type"));
+        };
+        match (method, body) {
+            (Method::DataConsumerGetBufferedAmount, _) => {
+                let response =
+                    consumer::GetBufferedAmountResponse { buffered_amount: self.buffered(index).0 };
+                Ok(Some(response::Body::DataConsumerGetBufferedAmountResponse(Box::new(response))))
             }
-            consumer.messages_sent += 1;
-            consumer.bytes_sent += len as u64;
-            transport.data_sent(len, now);
-            let body = consumer::MessageNotification { ppid: message.ppid, data: message.data.clone() };
-            self.outbox.notify_media(
-                &consumer.id,
-                notification::Event::DataConsumerMessage,
-                notification::Body::DataConsumerMessageNotification(Box::new(body)),
-            );
+            (
+                Method::DataConsumerSetBufferedAmountLowThreshold,
+                Some(Body::DataConsumerSetBufferedAmountLowThresholdRequest(body)),
+            ) => {
+                let transport = data_consumer.transport;
+                if !data_consumer.detached
+                    && let Some(sctp) = &mut self.transports[transport].sctp
+                {
+                    let bytes = body.threshold as usize;
+                    sctp.association.set_buffered_amount_low_threshold(stream.id, bytes);
+                    self.touch_sctp(transport);
+                }
+                Ok(None)
+            }
+            (Method::DataConsumerSend, Some(Body::DataConsumerSendRequest(body))) => {
+                self.send_to_data_consumer(index, body.ppid, body.data, now)?;
+                let response = consumer::SendResponse { buffered_amount: self.buffered(index).0 };
+                Ok(Some(response::Body::DataConsumerSendResponse(Box::new(response))))
+            }
+            _ => Err(RequestError::missing_body(method)),
         }
     }
 }

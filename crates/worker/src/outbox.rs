@@ -67,11 +67,21 @@ impl Outbox {
     /// Tells the driver what comes at the peers' pace: media and traces, scores, layers, orientation. Dropped where the
     /// driver does not keep up.
     pub fn notify_media(&mut self, handler_id: &str, event: notification::Event, body: notification::Body) {
+        self.notify_talk(handler_id, event, Some(body));
+    }
+
+    /// As [`Self::notify_media`], for what may have nothing more to say than that it happened.
+    pub fn notify_talk(
+        &mut self,
+        handler_id: &str,
+        event: notification::Event,
+        body: Option<notification::Body>,
+    ) {
         if self.pending.len() > TALK_LIMIT {
             self.dropped_talk += 1;
             return;
         }
-        self.notify(handler_id, event, Some(body));
+        self.notify(handler_id, event, body);
     }
 
     /// Logs what is only of interest to who debugs `tag`. The text is made only if it is wanted.

@@ -7,6 +7,7 @@ pub mod feedback;
 pub mod pipe;
 pub mod plain;
 pub mod requests;
+pub mod sctp;
 pub mod srtp;
 pub mod web_rtc;
 
@@ -82,6 +83,8 @@ pub struct Transport {
     pub srtp: Option<srtp::Srtp>,
     /// The path by which authenticated SRTP came last, and when.
     pub secured: Option<(Path, Instant)>,
+    /// Its SCTP association, where enabled.
+    pub sctp: Option<Box<sctp::Sctp>>,
     /// What its publisher is told about congestion.
     pub feedback: Option<feedback::Feedback>,
     /// Transport-wide sequence number of the packet sent last.
@@ -116,7 +119,7 @@ pub struct TransportOptions {
     pub sctp: Option<SctpOptions>,
 }
 
-/// SCTP as configured. Associations themselves are not built yet.
+/// SCTP as configured.
 #[derive(Debug, Clone, Copy)]
 pub struct SctpOptions {
     /// Bytes that may wait to be sent.
@@ -125,6 +128,8 @@ pub struct SctpOptions {
     pub per_stream_send_queue_limit: u32,
     /// The receive window.
     pub max_receiver_window_buffer_size: u32,
+    /// At how many waiting bytes a stream is said to be low, where nothing else is set.
+    pub default_low_threshold: u32,
     /// Whether streams are WebRTC data channels.
     pub is_data_channel: bool,
 }
@@ -199,6 +204,7 @@ impl TransportOptions {
                 send_buffer_size: options.sctp_send_buffer_size,
                 per_stream_send_queue_limit: options.sctp_per_stream_send_queue_limit,
                 max_receiver_window_buffer_size: options.sctp_max_receiver_window_buffer_size,
+                default_low_threshold: options.sctp_default_stream_buffered_amount_low_threshold,
                 is_data_channel: options.is_data_channel,
             }),
         })
@@ -235,6 +241,7 @@ impl Transport {
             rtcp_timer,
             srtp: None,
             secured: None,
+            sctp: None,
             feedback: None,
             transport_seq: 0,
             run: RunHint::default(),

@@ -71,6 +71,8 @@ pub enum Timer {
     Producer(ProducerIdx),
     /// An RtpObserver's interval ended.
     RtpObserver(RtpObserverIdx),
+    /// An SCTP association wants attention.
+    Sctp(TransportIdx),
     /// The counters file is due.
     Counters,
     /// TCP connections are to be looked through.
@@ -88,6 +90,8 @@ pub enum Deferred {
     TransportConnected(TransportIdx),
     /// A Consumer's layers may change.
     ConsumerLayers(ConsumerIdx),
+    /// A Transport has something to say by SCTP.
+    Sctp(TransportIdx),
 }
 
 /// Everything a worker has.
@@ -122,6 +126,8 @@ pub struct Worker {
     pub observers: Table<RtpObserverIdx, RtpObserver>,
     /// Which WebRtcTransport a path belongs to.
     pub tuples: FxHashMap<Path, PathOwner>,
+    /// Transports whose SCTP associations are serviced at the end of the turn.
+    pub touched_sctp: Vec<TransportIdx>,
     /// What waits for the current response.
     pub deferred: Vec<Deferred>,
     /// What DTLS associations are made from.
@@ -206,6 +212,7 @@ impl Worker {
             data_consumers: Table::default(),
             observers: Table::default(),
             tuples: FxHashMap::default(),
+            touched_sctp: Vec::new(),
             deferred: Vec::new(),
             dtls,
             fingerprints,
@@ -317,6 +324,7 @@ impl Worker {
                 Deferred::ConsumerConnected(consumer) => self.consumer_transport_connected(consumer, now),
                 Deferred::TransportConnected(transport) => self.transport_connected(transport, now),
                 Deferred::ConsumerLayers(consumer) => self.update_layers(consumer, now),
+                Deferred::Sctp(transport) => self.may_connect_sctp(transport, now),
             }
         }
     }
@@ -436,7 +444,7 @@ impl Worker {
                 Some(Handler::DataProducer(index)),
                 notification::Event::DataProducerSend,
                 Some(notification::Body::DataProducerSendNotification(body)),
-            ) => self.direct_data(index, &body, now),
+            ) => self.direct_data(index, *body, now),
             (_, event, _) => {
                 self.counters.channel_malformed += 1;
                 self.outbox.error(|| {
@@ -490,6 +498,7 @@ impl Worker {
                 Timer::WebRtc(index) => self.service_web_rtc(index, now),
                 Timer::Producer(index) => self.service_producer(index, now),
                 Timer::RtpObserver(index) => self.observer_interval(index, now),
+                Timer::Sctp(index) => self.sctp_timeout(index, now),
                 Timer::Counters => self.write_counters(now),
                 Timer::Connections => self.close_unproven_connections(now),
                 // The end of the turn forwards what is due.
@@ -529,6 +538,7 @@ impl Worker {
     /// The end of a turn of the event loop: everything decided in it leaves.
     pub fn end_turn(&mut self, now: Instant) {
         self.forward_held(now);
+        self.service_sctp(now);
         self.flush();
     }
 

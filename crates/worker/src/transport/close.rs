@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::sctp::Sctp;
 use super::{Transport, TransportKind, TransportOptions};
 use crate::table::{RouterIdx, TransportIdx};
 use crate::worker::{Handler, Timer, Worker};
@@ -20,7 +21,13 @@ impl Worker {
     ) -> TransportIdx {
         let index = self.transports.next_index();
         let rtcp_timer = self.timers.create(Timer::Rtcp(index));
-        self.transports.insert(Transport::new(id.clone(), router, kind, options, rtcp_timer));
+        let sctp = options.sctp.map(|configured| {
+            let timer = self.timers.create(Timer::Sctp(index));
+            Box::new(Sctp::new(&options, configured, timer))
+        });
+        let mut transport = Transport::new(id.clone(), router, kind, options, rtcp_timer);
+        transport.sctp = sctp;
+        self.transports.insert(transport);
         self.routers[router].transports.push(index);
         self.register(id, Handler::Transport(index));
         index
@@ -48,6 +55,7 @@ impl Worker {
         {
             self.close_data_consumer(consumer);
         }
+        self.close_sctp(index, Instant::now());
         self.close_web_rtc(index);
         let Some(transport) = self.transports.remove(index) else { return };
         self.timers.remove(transport.rtcp_timer);
@@ -77,6 +85,7 @@ impl Worker {
         for consumer in transport.consumers.clone() {
             self.consumer_transport_connected(consumer, now);
         }
+        self.may_connect_sctp(index, now);
     }
 
     /// Media cannot go out any more.

@@ -5,7 +5,7 @@ use std::time::Instant;
 use rustc_hash::FxHashMap;
 use worker_protocol::wire::common::Uint32String;
 use worker_protocol::wire::transport as wire;
-use worker_protocol::wire::{direct_transport, response, sctp_association, sctp_parameters};
+use worker_protocol::wire::{direct_transport, response, sctp_parameters};
 
 use super::{Path, TransportKind};
 use crate::sockets::{SocketKind, Sockets};
@@ -90,15 +90,12 @@ impl Worker {
                     is_data_channel: sctp.is_data_channel,
                 })
             }),
-            // Associations are not built yet: they stay new.
-            sctp_state: options.sctp.map(|_| sctp_association::SctpState::New),
-            sctp_negotiated_capabilities: options.sctp.map(|_| {
-                Box::new(sctp_association::SctpNegotiatedCapabilities {
-                    negotiated_max_outbound_streams: 0,
-                    negotiated_max_inbound_streams: 0,
-                })
-            }),
-            sctp_listener: options.sctp.map(|_| Box::new(wire::SctpListener { stream_id_table: Vec::new() })),
+            sctp_state: transport.sctp.as_ref().map(|sctp| sctp.state()),
+            sctp_negotiated_capabilities: transport.sctp.as_ref().map(|sctp| Box::new(sctp.capabilities())),
+            sctp_listener: transport
+                .sctp
+                .as_ref()
+                .map(|sctp| Box::new(sctp.listener(|producer| self.data_producers[producer].id.clone()))),
             trace_event_types: traces
                 .into_iter()
                 .filter_map(|(wanted, event)| wanted.then_some(event))
@@ -116,7 +113,7 @@ impl Worker {
         wire::Stats {
             transport_id: transport.id.clone(),
             timestamp,
-            sctp_state: transport.options.sctp.map(|_| sctp_association::SctpState::New),
+            sctp_state: transport.sctp.as_ref().map(|sctp| sctp.state()),
             bytes_received: stats.recv.total_bytes(),
             recv_bitrate: stats.recv.bitrate(now),
             bytes_sent: stats.send.total_bytes(),

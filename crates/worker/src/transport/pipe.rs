@@ -8,7 +8,7 @@ use rtc::srtp::Profile;
 use worker_protocol::wire::srtp_parameters::SrtpCryptoSuite;
 use worker_protocol::wire::{pipe_transport as wire, transport as base};
 
-use super::plain::{entry_tuple, parse_ip};
+use super::plain::{SCTP_PORT, entry_tuple, parse_ip};
 use super::srtp::LocalKey;
 use super::{Path, Transport, TransportKind, TransportOptions};
 use crate::error::{RequestError, RequestResult};
@@ -121,6 +121,14 @@ impl Worker {
         let rtcp = match DatagramKind::of(datagram) {
             DatagramKind::Rtp => false,
             DatagramKind::Rtcp => true,
+            _ if datagram.starts_with(&SCTP_PORT) => {
+                if self.transports[index].path == Some(path) {
+                    self.receive_sctp(index, datagram, now);
+                } else {
+                    self.counters.foreign_datagrams += 1;
+                }
+                return;
+            }
             _ => {
                 self.counters.unknown_datagrams += 1;
                 return;

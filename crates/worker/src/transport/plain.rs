@@ -16,6 +16,9 @@ use crate::table::{RouterIdx, SocketIdx, TransportIdx};
 use crate::web_rtc_server::ListenEntry;
 use crate::worker::Worker;
 
+/// The source port that SCTP packets begin with.
+pub const SCTP_PORT: [u8; 2] = rtc::sctp::DEFAULT_PORT.to_be_bytes();
+
 /// What a PlainTransport has besides.
 #[derive(Debug)]
 pub struct Plain {
@@ -199,6 +202,8 @@ impl Worker {
         let rtcp = match DatagramKind::of(datagram) {
             DatagramKind::Rtp => false,
             DatagramKind::Rtcp => true,
+            // SCTP begins with its port, 5000, which no other protocol here begins with.
+            _ if datagram.starts_with(&SCTP_PORT) => return self.plain_sctp(index, path, datagram, now),
             _ => {
                 self.counters.unknown_datagrams += 1;
                 return;
@@ -214,10 +219,7 @@ impl Worker {
         let mut known = if apart { plain.rtcp_path } else { transport.path };
         // ffmpeg, for one, reports first and sends its media from the port beside. The first media says where the peer
         // is; no report of the same host may keep it out.
-        if !rtcp
-            && plain.learnt_by_rtcp
-            && known.is_some_and(|known| known.remote.ip() == path.remote.ip())
-        {
+        if !rtcp && plain.learnt_by_rtcp && known.is_some_and(|known| known.remote.ip() == path.remote.ip()) {
             known = None;
         }
         if known.is_some_and(|known| known != path) || (known.is_none() && !plain.comedia) {
@@ -235,6 +237,25 @@ impl Worker {
         } else {
             self.receive_rtp(index, plaintext, now);
         }
+    }
+
+    /// SCTP goes where RTP goes.
+    fn plain_sctp(&mut self, index: TransportIdx, path: Path, datagram: &[u8], now: Instant) {
+        let transport = &self.transports[index];
+        let TransportKind::Plain(plain) = &transport.kind else { return };
+        if transport.sctp.is_none() {
+            self.counters.sctp_ignored += 1;
+            return;
+        }
+        match transport.path {
+            Some(known) if known == path => {}
+            None if plain.comedia => self.learn_plain_peer(index, path, false, now),
+            _ => {
+                self.counters.foreign_datagrams += 1;
+                return;
+            }
+        }
+        self.receive_sctp(index, datagram, now);
     }
 
     fn learn_plain_peer(&mut self, index: TransportIdx, path: Path, rtcp: bool, now: Instant) {

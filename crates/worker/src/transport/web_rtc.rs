@@ -5,7 +5,7 @@ pub mod create;
 
 use std::time::{Duration, Instant};
 
-use rtc::dtls::{DtlsRole, DtlsState, DtlsTransport};
+use rtc::dtls::{DtlsError, DtlsRole, DtlsState, DtlsTransport};
 use rtc::ice::{IceServer, IceState, Protocol as IceProtocol, Tuple};
 use rtc::rtp::DatagramKind;
 use rtc::stun::StunMessage;
@@ -80,6 +80,19 @@ impl WebRtc {
             ice_selected_tuple: self.selected_tuple(worker),
             dtls_state: dtls_state(self.dtls.state()),
         }
+    }
+
+    /// Where its DTLS association stands.
+    pub fn dtls_state(&self) -> DtlsState {
+        self.dtls.state()
+    }
+
+    /// Hands application data to DTLS; [`Worker::transmit_dtls`] sends it.
+    ///
+    /// # Errors
+    /// Where there is no association.
+    pub fn send_application_data(&mut self, data: &[u8], now: Instant) -> Result<(), DtlsError> {
+        self.dtls.send(data, now)
     }
 
     fn selected_tuple(&self, worker: &Worker) -> Option<Box<base::Tuple>> {

@@ -157,7 +157,7 @@ impl Worker {
                 self.notify_dtls_state(index, DtlsState::Closed, None);
                 self.transport_disconnected(index);
             }
-            DtlsEvent::ApplicationData(_) => self.counters.sctp_ignored += 1,
+            DtlsEvent::ApplicationData(data) => self.receive_sctp(index, &data, now),
         }
     }
 
@@ -184,6 +184,8 @@ impl Worker {
         if Self::has_ice_path(web_rtc.ice.state()) && transport.srtp.is_some() {
             self.transport_connected(index, now);
         }
+        // Data needs no SRTP: a peer without media has none.
+        self.may_connect_sctp(index, now);
     }
 
     /// Sends what DTLS has to say to the selected path.
