@@ -110,7 +110,8 @@ impl Directory {
     ///
     /// # Errors
     /// [`Stale`]: tell it so ([`crate::keeper::Event::Fenced`]).
-    pub fn accept(&mut self, room: &RoomId, term: &Term) -> Result<(), Stale> {
+    pub fn accept(&mut self, room: &RoomId, term: &Term, others: &mut Neighbourhood) -> Result<(), Stale> {
+        others.note_epoch(term.epoch);
         self.fence.pass(room, term)
     }
 

@@ -304,9 +304,11 @@ impl Keeper {
             }
             _ => {}
         }
-        let epoch = |term: Option<&Term>| term.map_or(0, |term| term.epoch.0);
-        let highest = epoch(seen.as_ref().map(|lease| &lease.term)).max(epoch(floor.as_ref()));
-        let term = Term { epoch: Epoch(highest + 1), node: self.me.clone() };
+        for term in seen.iter().map(|lease| &lease.term).chain(&*floor) {
+            others.note_epoch(term.epoch);
+        }
+        let term = Term { epoch: Epoch(others.highest_epoch().0 + 1), node: self.me.clone() };
+        others.note_epoch(term.epoch);
         let lease = Lease { term, incarnation: self.incarnation };
         *new = Some((lease.clone(), now));
         vec![Action::Claim { room, seen, new: lease }]

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::node::{Incarnation, NodeId};
 
-/// How often a room changed hands. Starts at 1.
+/// Orders the owners of a room: a new one's is above all that the store and the live nodes know of, of whatever room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Epoch(pub u64);
 

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use crate::lease::Epoch;
 use crate::node::NodeId;
 use crate::timing::Timing;
 
@@ -18,6 +19,8 @@ pub struct Ping {
     pub hears: BTreeSet<NodeId>,
     /// Whether it reaches the store.
     pub store: bool,
+    /// The highest epoch of any room that it knows of.
+    pub epoch: Epoch,
 }
 
 /// The other nodes, as one sees them.
@@ -28,6 +31,9 @@ pub struct Neighbourhood {
     members: BTreeMap<NodeId, Member>,
     /// Since when it has a majority without a break, as of the last ping.
     majority_since: Option<Instant>,
+    /// The highest epoch of any room that anybody whom this node heard knows of. A store may forget a room, and who asks
+    /// for it may never have seen it: a claim above this is still above whatever it had.
+    epoch: Epoch,
 }
 
 #[derive(Debug)]
@@ -49,7 +55,7 @@ struct Member {
 impl Neighbourhood {
     /// A node that knows nobody yet.
     pub fn new(me: NodeId, timing: Timing) -> Self {
-        Self { me, timing, members: BTreeMap::new(), majority_since: None }
+        Self { me, timing, members: BTreeMap::new(), majority_since: None, epoch: Epoch(0) }
     }
 
     /// The node whose view this is.
@@ -90,6 +96,7 @@ impl Neighbourhood {
         member.hears = ping.hears;
         member.store = ping.store;
         member.gone = false;
+        self.epoch = self.epoch.max(ping.epoch);
     }
 
     /// The other end of a link refused: its process is dead. Unlike silence, that is proof.
@@ -105,7 +112,17 @@ impl Neighbourhood {
     pub fn ping(&mut self, store: bool, now: Instant) -> Ping {
         self.majority_since = self.has_majority(now).then(|| self.majority_since.unwrap_or(now));
         let hears = self.members.keys().filter(|node| !self.is_suspect(node, now)).cloned().collect();
-        Ping { from: self.me.clone(), hears, store }
+        Ping { from: self.me.clone(), hears, store, epoch: self.epoch }
+    }
+
+    /// Takes note of an epoch that was met.
+    pub fn note_epoch(&mut self, epoch: Epoch) {
+        self.epoch = self.epoch.max(epoch);
+    }
+
+    /// The highest epoch of any room that is known of.
+    pub fn highest_epoch(&self) -> Epoch {
+        self.epoch
     }
 
     /// Whether this node itself has not heard another for [`Timing::suspect`].
@@ -199,7 +216,12 @@ mod tests {
     }
 
     fn ping(from: &str, hears: &[&str]) -> Ping {
-        Ping { from: node(from), hears: hears.iter().map(|name| node(name)).collect(), store: true }
+        Ping {
+            from: node(from),
+            hears: hears.iter().map(|name| node(name)).collect(),
+            store: true,
+            epoch: Epoch(0),
+        }
     }
 
     /// Says the same with every ping until links count as settled; returns when that is.

@@ -411,7 +411,8 @@ impl World {
 
     /// A signal node hears of a peer that an owner let in.
     fn admission(&mut self, from: usize, to: usize, room: usize, term: Term, yours: bool) {
-        if let Err(stale) = self.nodes[to].directory.accept(&room_id(room), &term) {
+        let node = &mut self.nodes[to];
+        if let Err(stale) = node.directory.accept(&room_id(room), &term, &mut node.view) {
             self.outcome.stale += 1;
             self.send(to, from, Message::Fenced { room, newest: stale.newest });
             return;
