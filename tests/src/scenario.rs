@@ -1,6 +1,7 @@
 //! Browser scenarios: tests/browser/NAME.mjs, run by Node, one JSON line of measurements on stdout.
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -48,6 +49,11 @@ impl Scenario {
     /// Starts one. `url` is the page's address; a scenario without a page takes any.
     pub fn start(name: &str, url: &str, args: &Value) -> Result<Self> {
         Self::spawn(Command::new(binaries::node()), name, url, args)
+    }
+
+    /// As [`Scenario::start`], on this Node.
+    pub fn start_with(node: &Path, name: &str, url: &str, args: &Value) -> Result<Self> {
+        Self::spawn(Command::new(node), name, url, args)
     }
 
     fn spawn(mut node: Command, name: &str, url: &str, args: &Value) -> Result<Self> {

@@ -52,7 +52,7 @@ pub(crate) fn run(worker: &Path) -> Result<()> {
         .trim()
         .parse()
         .context("tests/node/passing.txt holds something else than a number")?;
-    let folder = workspace::target()?.join("node-tests");
+    let folder = folder()?;
     prepare(&sources, &folder)?;
 
     let node = Node::installed_in(&folder)?;
@@ -67,6 +67,19 @@ pub(crate) fn run(worker: &Path) -> Result<()> {
     }
     eprintln!("    what each file said is in {}/test-*.log", folder.display());
     judge(&results, recorded)
+}
+
+/// Where it all lies.
+fn folder() -> Result<PathBuf> {
+    Ok(workspace::target()?.join("node-tests"))
+}
+
+/// Installs mediasoup's npm package and the Node that it needs; returns the folder whose `node_modules` has both.
+pub(crate) fn packages() -> Result<PathBuf> {
+    let folder = folder()?;
+    std::fs::create_dir_all(&folder)?;
+    node::install(&workspace::root().join("tests/node"), &folder)?;
+    Ok(folder)
 }
 
 /// Lays out what the tests need: pinned packages, the verified mediasoup, the key pair it does not ship.

@@ -79,7 +79,8 @@ fn rust(rest: &[String]) -> Result<()> {
             .env("RUST_LIB_BACKTRACE", "0")
             .env("TUREEN_TEST_BIN", binaries.join("tureen"))
             .env("TUREEN_TEST_WORKER_BIN", binaries.join("tureen-worker"))
-            .env("TUREEN_TEST_NODE", node.program()?),
+            .env("TUREEN_TEST_NODE", node.program()?)
+            .env("TUREEN_TEST_MEDIASOUP", node_tests::packages()?),
     )
 }
 

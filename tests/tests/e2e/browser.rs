@@ -8,12 +8,13 @@ use anyhow::Result;
 use serde_json::json;
 use tests::{Network, Server, run_scenario, run_scenario_in};
 
-/// Names of scenarios with a case below.
+/// Names of scenarios with a case below, in plain.rs or in other_worker.rs.
 const CASES: &[&str] = &[
     "call",
     "firefox",
     "four",
     "join-time",
+    "mediasoup",
     "simulcast",
     "tcp",
     "udp-drop",

@@ -4,5 +4,6 @@
 mod browser;
 mod crash_loop;
 mod load;
+mod other_worker;
 mod plain;
 mod serving;
