@@ -3,5 +3,6 @@
 
 pub mod alarm;
 pub mod dtls_timers;
+pub mod prefetch;
 pub mod process;
 pub mod udp;

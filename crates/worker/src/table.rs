@@ -1,8 +1,8 @@
-//! Typed tables of objects: a slab per entity, addressed by an index that only fits that entity.
+//! Typed tables of objects: one per entity, addressed by an index that only fits that entity.
 
 use std::marker::PhantomData;
 
-use slab::Slab;
+use net::prefetch::prefetch_at;
 
 /// An index of one entity's table.
 pub trait Index: Copy {
@@ -51,53 +51,97 @@ indices! {
     RtpObserverIdx,
 }
 
-/// A slab that is indexed by its own index type.
+/// Values that lie side by side and are indexed by their own index type. An index is used again once its value is gone.
 #[derive(Debug)]
 pub struct Table<I, T> {
-    slab: Slab<T>,
+    slots: Vec<Slot<T>>,
+    /// The slot that is filled next, where that is not a new one.
+    free: Option<usize>,
+    len: usize,
     index: PhantomData<I>,
+}
+
+#[derive(Debug)]
+enum Slot<T> {
+    /// With the free slot after it.
+    Free(Option<usize>),
+    Used(T),
 }
 
 impl<I, T> Default for Table<I, T> {
     fn default() -> Self {
-        Self { slab: Slab::new(), index: PhantomData }
+        Self { slots: Vec::new(), free: None, len: 0, index: PhantomData }
     }
 }
 
 impl<I: Index, T> Table<I, T> {
     /// The index that the next inserted value gets.
     pub fn next_index(&self) -> I {
-        I::from_usize(self.slab.vacant_key())
+        I::from_usize(self.free.unwrap_or(self.slots.len()))
     }
 
     /// Adds a value.
     pub fn insert(&mut self, value: T) -> I {
-        I::from_usize(self.slab.insert(value))
+        let index = self.next_index();
+        match self.slots.get_mut(index.to_usize()) {
+            Some(slot) => {
+                if let Slot::Free(next) = std::mem::replace(slot, Slot::Used(value)) {
+                    self.free = next;
+                }
+            }
+            None => self.slots.push(Slot::Used(value)),
+        }
+        self.len += 1;
+        index
     }
 
     /// Takes a value out, if it is there.
     pub fn remove(&mut self, index: I) -> Option<T> {
-        self.slab.try_remove(index.to_usize())
+        let slot = self.slots.get_mut(index.to_usize()).filter(|slot| matches!(slot, Slot::Used(_)))?;
+        let Slot::Used(value) = std::mem::replace(slot, Slot::Free(self.free)) else { return None };
+        self.free = Some(index.to_usize());
+        self.len -= 1;
+        Some(value)
     }
 
     /// Looks at a value.
+    #[inline]
     pub fn get(&self, index: I) -> Option<&T> {
-        self.slab.get(index.to_usize())
+        match self.slots.get(index.to_usize()) {
+            Some(Slot::Used(value)) => Some(value),
+            _ => None,
+        }
     }
 
     /// Changes a value.
+    #[inline]
     pub fn get_mut(&mut self, index: I) -> Option<&mut T> {
-        self.slab.get_mut(index.to_usize())
+        match self.slots.get_mut(index.to_usize()) {
+            Some(Slot::Used(value)) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// Fetches ahead what tells whether there is a value, so that the next look at it does not wait.
+    #[inline]
+    pub fn prefetch(&self, index: I) {
+        prefetch_at(self.slots.as_ptr().wrapping_add(index.to_usize()));
     }
 
     /// All values with their indices.
     pub fn iter(&self) -> impl Iterator<Item = (I, &T)> {
-        self.slab.iter().map(|(key, value)| (I::from_usize(key), value))
+        self.slots.iter().enumerate().filter_map(|(key, slot)| match slot {
+            Slot::Used(value) => Some((I::from_usize(key), value)),
+            Slot::Free(_) => None,
+        })
     }
 
     /// All values with their indices, to be changed.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (I, &mut T)> {
-        self.slab.iter_mut().map(|(key, value)| (I::from_usize(key), value))
+        self.slots.iter_mut().enumerate().filter_map(|(key, slot)| match slot {
+            Slot::Used(value) => Some((I::from_usize(key), value)),
+            Slot::Free(_) => None,
+        })
     }
 
     /// The index of any value.
@@ -107,12 +151,12 @@ impl<I: Index, T> Table<I, T> {
 
     /// How many values there are.
     pub fn len(&self) -> usize {
-        self.slab.len()
+        self.len
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.slab.is_empty()
+        self.len == 0
     }
 }
 
@@ -120,12 +164,37 @@ impl<I: Index, T> std::ops::Index<I> for Table<I, T> {
     type Output = T;
 
     fn index(&self, index: I) -> &T {
-        &self.slab[index.to_usize()]
+        self.get(index).expect("an index is kept no longer than what it names")
     }
 }
 
 impl<I: Index, T> std::ops::IndexMut<I> for Table<I, T> {
     fn index_mut(&mut self, index: I) -> &mut T {
-        &mut self.slab[index.to_usize()]
+        self.get_mut(index).expect("an index is kept no longer than what it names")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_is_used_again_once_its_value_is_gone() {
+        let mut table: Table<SocketIdx, char> = Table::default();
+        let indices = ['a', 'b', 'c'].map(|value| {
+            let next = table.next_index();
+            assert_eq!(table.insert(value), next);
+            next
+        });
+        assert_eq!(table.remove(indices[0]), Some('a'));
+        assert_eq!(table.remove(indices[1]), Some('b'));
+        assert_eq!((table.remove(indices[1]), table.get(indices[1]), table.len()), (None, None, 1));
+        for value in ['d', 'e', 'f'] {
+            let next = table.next_index();
+            assert_eq!(table.insert(value), next);
+            assert_eq!(table[next], value);
+        }
+        assert_eq!(table.iter().map(|(_, value)| *value).collect::<String>(), "edcf");
+        table.prefetch(SocketIdx(1_000_000));
     }
 }

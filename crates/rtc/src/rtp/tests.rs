@@ -121,6 +121,7 @@ fn uris_name_their_kinds() {
 
 fn egress<'a>(ids: &'a ExtensionIds, forwarded: &'a [(ExtensionKind, &'a [u8])]) -> EgressHeader<'a> {
     EgressHeader {
+        padding: false,
         marker: true,
         payload_type: 101,
         sequence: SeqNo(0xfffe),
@@ -279,6 +280,7 @@ proptest! {
         ];
         let csrcs = csrcs.concat();
         let egress = EgressHeader {
+            padding: false,
             marker,
             payload_type,
             sequence: SeqNo(sequence),

@@ -9,6 +9,8 @@ use arrayvec::ArrayVec;
 pub struct EgressHeader<'a> {
     /// The marker bit.
     pub marker: bool,
+    /// Whether padding follows the payload.
+    pub padding: bool,
     /// The payload type, 7 bits.
     pub payload_type: u8,
     /// The sequence number.
@@ -75,7 +77,7 @@ pub fn write_header(out: &mut [u8], header: &EgressHeader<'_>) -> Result<Written
     let elements = chosen_elements(header)?;
     let has_extension = !elements.is_empty();
     let mut writer = Writer { out, at: 0 };
-    let first = 0x80 | (u8::from(has_extension) << 4) | (csrc_count as u8);
+    let first = 0x80 | (u8::from(header.padding) << 5) | (u8::from(has_extension) << 4) | (csrc_count as u8);
     writer.put(&[first, (u8::from(header.marker) << 7) | (header.payload_type & 0x7f)])?;
     writer.put(&header.sequence.0.to_be_bytes())?;
     writer.put(&header.timestamp.to_be_bytes())?;

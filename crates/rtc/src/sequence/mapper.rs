@@ -21,8 +21,8 @@ pub struct Mapper<const WORDS: usize> {
     next_output: u64,
     span: Option<Span>,
     /// Bit `input % (WORDS * 64)` is set when that input was dropped; only inputs of the current span
-    /// that are not older than the window count.
-    dropped: [u64; WORDS],
+    /// that are not older than the window count. There from the first drop on: most streams have none.
+    dropped: Option<Box<[u64; WORDS]>>,
 }
 
 /// What is mapped between two switches.
@@ -43,7 +43,7 @@ impl<const WORDS: usize> Mapper<WORDS> {
     #[must_use]
     pub const fn new(first_output: u64) -> Self {
         const { assert!(WORDS > 0, "the window holds at least one word") };
-        Self { next_output: first_output, span: None, dropped: [0; WORDS] }
+        Self { next_output: first_output, span: None, dropped: None }
     }
 
     /// Starts over with another input stream (or the same one after a pause): `first_input` becomes the
@@ -56,7 +56,7 @@ impl<const WORDS: usize> Mapper<WORDS> {
             newest_mapped: None,
             drops: 0,
         });
-        self.dropped = [0; WORDS];
+        self.forget_drops();
     }
 
     /// Takes `input` out of the output's numbering. Without effect (the receiver will see a gap) when a
@@ -156,8 +156,8 @@ impl<const WORDS: usize> Mapper<WORDS> {
             return;
         }
         if input.wrapping_sub(span.newest_input) >= Self::WINDOW {
-            self.dropped = [0; WORDS];
-        } else {
+            self.forget_drops();
+        } else if self.dropped.is_some() {
             // A jump is short and rare, the usual step is one: bit by bit is fastest where it matters.
             let mut next = span.newest_input;
             while next < input {
@@ -170,7 +170,8 @@ impl<const WORDS: usize> Mapper<WORDS> {
 
     /// The place of `input` (not forgotten, not ahead of the newest).
     fn output_of(&self, span: &Span, input: u64) -> u64 {
-        let drops_below = span.drops.wrapping_sub(self.dropped_from(input, span.newest_input));
+        let drops_above = if span.drops == 0 { 0 } else { self.dropped_from(input, span.newest_input) };
+        let drops_below = span.drops.wrapping_sub(drops_above);
         let offset = input.wrapping_sub(span.first_input).wrapping_sub(drops_below);
         span.first_output.wrapping_add(offset)
     }
@@ -201,7 +202,7 @@ impl<const WORDS: usize> Mapper<WORDS> {
     }
 
     fn word(&self, input: u64) -> u64 {
-        self.dropped.get(Self::index(input)).copied().unwrap_or(0)
+        self.dropped.as_ref().and_then(|words| words.get(Self::index(input))).copied().unwrap_or(0)
     }
 
     fn is_dropped(&self, input: u64) -> bool {
@@ -209,13 +210,20 @@ impl<const WORDS: usize> Mapper<WORDS> {
     }
 
     fn set_dropped(&mut self, input: u64) {
-        if let Some(word) = self.dropped.get_mut(Self::index(input)) {
+        let words = self.dropped.get_or_insert_with(|| Box::new([0; WORDS]));
+        if let Some(word) = words.get_mut(Self::index(input)) {
             *word |= Self::bit(input);
         }
     }
 
+    fn forget_drops(&mut self) {
+        if let Some(words) = &mut self.dropped {
+            **words = [0; WORDS];
+        }
+    }
+
     fn clear_dropped(&mut self, input: u64) {
-        if let Some(word) = self.dropped.get_mut(Self::index(input)) {
+        if let Some(word) = self.dropped.as_mut().and_then(|words| words.get_mut(Self::index(input))) {
             *word &= !Self::bit(input);
         }
     }

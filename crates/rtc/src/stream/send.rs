@@ -121,6 +121,13 @@ impl SendStream {
         &self.params
     }
 
+    /// Shows the memory that the next packet will be remembered in, so that it can be fetched ahead.
+    pub fn show_next(&self, show: impl FnOnce(&[u8])) {
+        if let Some(sent) = &self.sent {
+            sent.show_next(show);
+        }
+    }
+
     /// Counts and remembers a packet that goes out. `false`: it went out before, do not send it.
     pub fn sent(&mut self, packet: &OutgoingPacket, now: Instant) -> bool {
         if let Some(sent) = &mut self.sent

@@ -15,7 +15,8 @@ const MAX_PACKETS: usize = 2560;
 /// Rewrites (layer switches, mostly) that packets still in the ring may refer to.
 const MAX_REWRITES: usize = 8;
 /// Resolution of send times.
-const TICK: Duration = Duration::from_millis(4);
+const TICK_MS: u64 = 4;
+const TICK: Duration = Duration::from_millis(TICK_MS);
 /// How often one packet is repeated at most.
 const MAX_REPEATS: u8 = 10;
 
@@ -38,7 +39,12 @@ pub struct SentPacket {
     pub abs_send_time: u32,
     /// The marker bit as sent.
     pub marker: bool,
+    /// Bytes of padding behind the payload, at most [`MAX_PADDING`].
+    pub padding: u8,
 }
+
+/// Padding that can be remembered.
+pub const MAX_PADDING: u8 = 3;
 
 /// Ring of the latest sent packets of one outgoing stream, by sequence number.
 #[derive(Clone, Debug)]
@@ -75,13 +81,17 @@ struct Entry {
     abs_send_time: [u8; 3],
     /// Wide enough that no number comes again while a packet with it is in the ring: each rewrite is made for a packet.
     rewrite: u16,
-    /// Whether the slot is taken, the marker, and how often it was repeated.
+    /// Whether the slot is taken, the marker, the padding, and how often it was repeated.
     state: u8,
 }
 
 const PRESENT: u8 = 0x80;
 const MARKER: u8 = 0x40;
-const REPEATS: u8 = 0x3f;
+const PADDING_SHIFT: u32 = 4;
+const REPEATS: u8 = 0x0f;
+
+const _: () =
+    assert!(MAX_REPEATS <= REPEATS && (MAX_PADDING << PADDING_SHIFT) & (PRESENT | MARKER | REPEATS) == 0);
 
 /// Whether a packet that is asked for can be repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,9 +148,18 @@ impl SentMap {
             codec: packet.codec,
             abs_send_time: [high, middle, low],
             rewrite,
-            state: PRESENT | if packet.marker { MARKER } else { 0 },
+            state: PRESENT
+                | if packet.marker { MARKER } else { 0 }
+                | packet.padding.min(MAX_PADDING) << PADDING_SHIFT,
         };
         true
+    }
+
+    /// Shows the memory that the next packet will be remembered in, so that it can be fetched ahead.
+    pub fn show_next(&self, show: impl FnOnce(&[u8])) {
+        let Some(newest) = self.newest.filter(|_| !self.entries.is_empty()) else { return };
+        let entry = &self.entries[self.slot(newest + 1)];
+        show(std::slice::from_ref(&entry.state));
     }
 
     /// The packet that a NACK asks for; when it is to be repeated, the repeat is counted as sent now.
@@ -174,6 +193,7 @@ impl SentMap {
             transport_seq: entry.transport_seq,
             abs_send_time: u32::from_be_bytes([0, high, middle, low]),
             marker: entry.state & MARKER != 0,
+            padding: entry.state >> PADDING_SHIFT & MAX_PADDING,
         };
         self.entries[slot].state += 1;
         self.entries[slot].sent_at = tick;
@@ -198,7 +218,10 @@ impl SentMap {
     }
 
     fn tick(&self, now: Instant) -> u16 {
-        (now.saturating_duration_since(self.start).as_millis() / TICK.as_millis()) as u16
+        const TICKS_PER_SECOND: u64 = 1000 / TICK_MS;
+        let since = now.saturating_duration_since(self.start);
+        let within = since.subsec_nanos() / (TICK_MS as u32 * 1_000_000);
+        (since.as_secs() * TICKS_PER_SECOND + u64::from(within)) as u16
     }
 
     /// Makes `seq` the newest: frees the slots up to it, and grows first if that would forget a packet that
@@ -206,6 +229,17 @@ impl SentMap {
     fn advance(&mut self, newest: u64, seq: u64, now: Instant) {
         let steps = seq - newest;
         let mut len = self.entries.len() as u64;
+        // The usual case, in one look at the slot: the next packet takes the place of one that is old enough, or of none.
+        if steps == 1 {
+            let slot = self.slot(seq);
+            let oldest = self.entries[slot];
+            let age = TICK * u32::from(self.tick(now).wrapping_sub(oldest.sent_at));
+            if oldest.state & PRESENT == 0 || age > self.window || self.entries.len() >= MAX_PACKETS {
+                self.entries[slot] = Entry::default();
+                self.newest = Some(seq);
+                return;
+            }
+        }
         if self.newest.is_some() && steps < len {
             let oldest_forgotten = self.entries[self.slot(seq)];
             let age = TICK * u32::from(self.tick(now).wrapping_sub(oldest_forgotten.sent_at));

@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use arrayvec::ArrayVec;
+use net::prefetch::prefetch;
 use rtc::codec::{PayloadInfo, vp8};
 use rtc::rtp::{
     EgressHeader, ExtensionKind, ForwardedElements, RtpHeader, SeqNo, Ssrc, abs_send_time_from_epoch, rtx,
@@ -21,7 +22,7 @@ use crate::outbox::Outbox;
 use crate::producer::ProducerStream;
 use crate::producer::held::HeldPacket;
 use crate::sockets::Sockets;
-use crate::table::{ConsumerIdx, ProducerIdx};
+use crate::table::{ConsumerIdx, ProducerIdx, Table, TransportIdx};
 use crate::transport::{MediaSent, Transport, TransportKind};
 use crate::worker::Worker;
 
@@ -40,6 +41,10 @@ pub struct Incoming<'p> {
     pub header: RtpHeader,
     /// Its payload, without padding.
     pub payload: &'p [u8],
+    /// Bytes of padding with which it is as long as its neighbours, for receivers to whom that is no matter.
+    pub evening: u8,
+    /// The payload with those behind it.
+    pub evened: &'p [u8],
     /// Which encoding it is of.
     pub encoding: u8,
     /// Its extended sequence number.
@@ -129,7 +134,8 @@ impl Worker {
             clock: self.clock,
             now,
         };
-        for &consumer_idx in &producer.consumers {
+        for (at, &consumer_idx) in producer.consumers.iter().enumerate() {
+            fetch_ahead(&self.consumers, &self.transports, &producer.consumers, at);
             let Some(consumer) = self.consumers.get_mut(consumer_idx) else { continue };
             if !consumer.is_active() {
                 continue;
@@ -257,6 +263,8 @@ fn restore<'p>(
         packet,
         header,
         payload,
+        evening: 0,
+        evened: payload,
         encoding: stream.encoding_idx,
         seq,
         newest: false,
@@ -270,7 +278,61 @@ fn restore<'p>(
     })
 }
 
+/// How far ahead of its turn each part of a Consumer's state is fetched: what leads to it comes before it.
+const AHEAD: [usize; 5] = [8, 5, 3, 2, 1];
+
+/// Fetches the state of the Consumers that come next, so that it is at hand when it is their turn. It is what costs most
+/// where nothing has touched it since the frame before.
+#[inline]
+fn fetch_ahead(
+    consumers: &Table<ConsumerIdx, Consumer>,
+    transports: &Table<TransportIdx, Transport>,
+    order: &[ConsumerIdx],
+    at: usize,
+) {
+    let [slot, consumer, stream, transport, entry] = AHEAD.map(|ahead| order.get(at + ahead).copied());
+    if let Some(index) = slot {
+        consumers.prefetch(index);
+    }
+    if let Some(consumer) = consumer.and_then(|index| consumers.get(index)) {
+        prefetch(&consumer.transport);
+        prefetch(&consumer.streams);
+        prefetch(&consumer.forwarding);
+        prefetch(&consumer.payload_types);
+        prefetch(&consumer.ids);
+        prefetch(&consumer.mid);
+        prefetch(&consumer.paused);
+    }
+    if let Some(consumer) = stream.and_then(|index| consumers.get(index)) {
+        transports.prefetch(consumer.transport);
+        consumer.streams.first().into_iter().for_each(prefetch);
+        prefetch(consumer.mid.as_str());
+    }
+    if let Some(transport) = transport
+        .and_then(|index| consumers.get(index))
+        .and_then(|consumer| transports.get(consumer.transport))
+    {
+        prefetch(&transport.path);
+        prefetch(&transport.run);
+        prefetch(&transport.kind);
+        transport.srtp.iter().for_each(|srtp| prefetch(&srtp.send));
+        prefetch(&transport.stats.send);
+        prefetch(&transport.stats.rtp_send);
+    }
+    if let Some(stream) =
+        entry.and_then(|index| consumers.get(index)).and_then(|consumer| consumer.streams.first())
+    {
+        stream.send.show_next(prefetch);
+    }
+}
+
 impl Consumer {
+    /// Whether its receiver may get packets with a little padding: browsers skip it; what the other end of a pipe or a
+    /// plain transport makes of it is not ours to say.
+    fn takes_padding(&self, transport: &Transport) -> bool {
+        matches!(transport.kind, TransportKind::WebRtc(_)) && !matches!(self.forwarding, Forwarding::Pipe)
+    }
+
     /// Whether and how a packet goes out.
     fn admit(
         &mut self,
@@ -340,12 +402,13 @@ impl Egress<'_> {
                 abs_send_time_from_epoch(self.clock.unix(self.now))
             },
             marker: incoming.header.marker,
+            padding: if consumer.takes_padding(transport) { incoming.evening } else { 0 },
         };
         let payload_len = incoming.payload.len();
         let outgoing = OutgoingPacket {
             sent,
             timestamp: incoming.header.timestamp.wrapping_add(sent.timestamp_offset),
-            len: usize::from(incoming.header.header_len) + payload_len,
+            len: usize::from(incoming.header.header_len) + payload_len + usize::from(sent.padding),
             payload_len,
         };
         let Some(stream) = consumer.streams.get_mut(admission.stream) else { return };
@@ -383,7 +446,8 @@ impl Egress<'_> {
         let mut sent = repeat.packet;
         let target = match (repeat.rtx_seq, stream.rtx) {
             (Some(rtx_seq), Some(rtx)) => {
-                // A packet of its own: it gets its own stamps.
+                // A packet of its own: it gets its own stamps, and needs no neighbours' length.
+                sent.padding = 0;
                 if consumer.ids.transport_wide_cc != 0 {
                     sent.transport_seq = transport.next_transport_seq();
                 }
@@ -506,6 +570,7 @@ fn build_header<'o>(
         out,
         &EgressHeader {
             marker: sent.marker,
+            padding: sent.padding > 0,
             payload_type: target.payload_type,
             sequence: SeqNo::from_extended(target.index),
             timestamp: incoming.header.timestamp.wrapping_add(sent.timestamp_offset),
@@ -531,8 +596,12 @@ fn rewritten_payload<'o>(
     target: &Target,
 ) -> &'o [u8] {
     let descriptor = incoming.descriptor.as_ref().filter(|_| target.rewrites_picture);
-    if descriptor.is_none() && target.osn.is_none() {
+    let as_it_came = descriptor.is_none() && target.osn.is_none();
+    if as_it_came && sent.padding == 0 {
         return incoming.payload;
+    }
+    if as_it_came && sent.padding == incoming.evening {
+        return incoming.evened;
     }
     buffer.clear();
     if let Some(osn) = target.osn {
@@ -548,6 +617,10 @@ fn rewritten_payload<'o>(
             buffer.extend_from_slice(incoming.payload.get(usize::from(descriptor.len)..).unwrap_or_default());
         }
         None => buffer.extend_from_slice(incoming.payload),
+    }
+    if let Some(zeros) = sent.padding.checked_sub(1) {
+        buffer.resize(buffer.len() + usize::from(zeros), 0);
+        buffer.push(sent.padding);
     }
     buffer
 }

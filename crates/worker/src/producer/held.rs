@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rtc::codec::{PayloadInfo, vp8};
 use rtc::rtp::RtpHeader;
+use rtc::stream::sent::MAX_PADDING;
 use worker_protocol::wire::rtp_parameters as rtp;
 
 use super::Producer;
@@ -36,8 +37,8 @@ const RESIGNED_FRAMES: i16 = 64;
 /// How much confidence successful waiting builds up at most.
 const MAX_CONFIDENCE: i16 = 8;
 
-/// Bytes of padding that even out a frame's packets at most. Encoders cut frames into parts that differ by one.
-pub const MAX_EVENING: usize = 3;
+/// Bytes of padding that even out a frame's packets at most. Senders cut frames into parts that differ by one.
+const MAX_EVENING: usize = MAX_PADDING as usize;
 
 /// The bytes of everything that is held.
 #[derive(Debug, Default)]
@@ -54,6 +55,8 @@ pub struct HeldPacket {
     pub position: usize,
     /// Its extended sequence number.
     pub seq: u64,
+    /// Bytes of padding with which it is as long as its neighbours.
+    evening: u8,
     start: usize,
     len: usize,
     header: RtpHeader,
@@ -143,8 +146,12 @@ impl HeldPacket {
     /// The packet as it was when it came.
     pub fn incoming<'p>(&self, producer: &Producer, arena: &'p [u8]) -> Option<Incoming<'p>> {
         let packet = arena.get(self.start..self.start + self.len)?;
+        let payload_at = self.start + usize::from(self.header.header_len);
+        let evened = payload_at + usize::from(self.header.payload_len) + usize::from(self.evening);
         Some(Incoming {
             packet,
+            evening: self.evening,
+            evened: arena.get(payload_at..evened)?,
             header: self.header,
             payload: self.header.payload(packet),
             encoding: self.encoding,
@@ -170,6 +177,7 @@ impl Worker {
         producer.hold.packets.push(HeldPacket {
             position,
             seq: incoming.seq,
+            evening: 0,
             start: self.held.arena.len(),
             len: incoming.packet.len(),
             header: incoming.header,
@@ -180,6 +188,7 @@ impl Worker {
             descriptor: incoming.descriptor,
         });
         self.held.arena.extend_from_slice(incoming.packet);
+        self.held.arena.extend_from_slice(&[0; MAX_EVENING]);
     }
 
     /// Forwards what is held and not worth waiting with; to be called when the turn has read what came.
@@ -213,15 +222,51 @@ impl Worker {
     /// Forwards what a Producer holds, however incomplete.
     pub fn release(&mut self, index: ProducerIdx, now: Instant) {
         let Some(producer) = self.producers.get_mut(index) else { return };
-        let packets = producer.hold.release();
-        let arena = std::mem::take(&mut self.held.arena);
+        let mut packets = producer.hold.release();
+        let mut arena = std::mem::take(&mut self.held.arena);
+        if producer.kind == rtp::MediaKind::Video {
+            even_out(&mut packets, &mut arena);
+        }
         self.forward(index, &packets, &arena, now);
         self.held.arena = arena;
         if let Some(producer) = self.producers.get_mut(index) {
-            let mut packets = packets;
             packets.clear();
             producer.hold.packets = packets;
         }
+    }
+}
+
+/// Gives packets of a stream that are nearly of one length the padding that makes them so: a run takes only its last
+/// datagram shorter than the others.
+fn even_out(packets: &mut [HeldPacket], arena: &mut [u8]) {
+    let mut from = 0;
+    while let Some(&first) = packets.get(from) {
+        let len = |packet: &HeldPacket| usize::from(packet.header.payload_len);
+        let alike = |packet: &&HeldPacket| packet.position == first.position && len(packet) > 0;
+        let (mut least, mut most, mut to) = (len(&first), len(&first), from + 1);
+        while let Some(next) = packets.get(to).filter(alike)
+            && most.max(len(next)) - least.min(len(next)) <= MAX_EVENING
+        {
+            (least, most) = (least.min(len(next)), most.max(len(next)));
+            to += 1;
+        }
+        // The last one may stay shorter, unless one that is shorter still is to follow it.
+        let ends = packets.get(to).filter(alike).is_none_or(|next| len(next) > most);
+        let uneven = if ends { to - 1 } else { to };
+        for packet in packets.get_mut(from..uneven).unwrap_or_default() {
+            let missing = most - len(packet);
+            let end = packet.start + usize::from(packet.header.header_len) + len(packet);
+            if let Some(padding) = arena.get_mut(end..end + missing)
+                && let Ok(count) = u8::try_from(missing)
+                && len(packet) > 0
+            {
+                // RFC 3550, section 5.1: the last byte says how many there are.
+                padding.fill(0);
+                padding.iter_mut().last().into_iter().for_each(|last| *last = count);
+                packet.evening = count;
+            }
+        }
+        from = to;
     }
 }
 
@@ -229,21 +274,59 @@ impl Worker {
 mod tests {
     use super::*;
 
+    /// Packets of one stream with payloads of these lengths, and what evening them out gave.
+    fn evened(lens: &[usize]) -> Vec<usize> {
+        let mut arena = Vec::new();
+        let mut packets = Vec::new();
+        for len in lens {
+            let start = arena.len();
+            arena.extend_from_slice(&[0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+            arena.resize(start + 12 + len, 0x55);
+            packets.push(held(start, 12 + len, RtpHeader::parse(&arena[start..]).unwrap()));
+            arena.extend_from_slice(&[0; MAX_EVENING]);
+        }
+        even_out(&mut packets, &mut arena);
+        for packet in &packets {
+            let end = packet.start + packet.len;
+            assert!(arena[packet.start + 12..end].iter().all(|byte| *byte == 0x55));
+            if packet.evening > 0 {
+                assert_eq!(arena[end + usize::from(packet.evening) - 1], packet.evening);
+            }
+        }
+        packets.iter().zip(lens).map(|(packet, len)| len + usize::from(packet.evening)).collect()
+    }
+
+    #[test]
+    fn parts_of_a_frame_get_one_length_and_the_last_may_be_shorter() {
+        assert_eq!(evened(&[1100, 1100, 1101, 1101]), [1101, 1101, 1101, 1101]);
+        assert_eq!(evened(&[1101, 1101, 1100]), [1101, 1101, 1100]);
+        assert_eq!(evened(&[1101, 1100, 900]), [1101, 1101, 900]);
+        assert_eq!(evened(&[1100, 1101, 1300, 1299, 1299]), [1101, 1101, 1300, 1300, 1299]);
+        assert_eq!(evened(&[500, 504, 700]), [500, 504, 700]);
+        assert_eq!(evened(&[0, 1, 2]), [0, 2, 2]);
+        assert_eq!(evened(&[7]), [7]);
+    }
+
+    fn held(start: usize, len: usize, header: RtpHeader) -> HeldPacket {
+        HeldPacket {
+            position: 0,
+            seq: 0,
+            evening: 0,
+            start,
+            len,
+            header,
+            encoding: 0,
+            newest: true,
+            payload_type: 0,
+            info: PayloadInfo::default(),
+            descriptor: None,
+        }
+    }
+
     fn hold_with(hold: &mut Hold, packets: usize, complete: bool, now: Instant) {
         for packet in 0..packets {
             hold.note(0, true, complete && packet + 1 == packets, now);
-            hold.packets.push(HeldPacket {
-                position: 0,
-                seq: packet as u64,
-                start: 0,
-                len: 0,
-                header: RtpHeader::parse(&[0x80; 12]).unwrap(),
-                encoding: 0,
-                newest: true,
-                payload_type: 0,
-                info: PayloadInfo::default(),
-                descriptor: None,
-            });
+            hold.packets.push(held(0, 0, RtpHeader::parse(&[0x80; 76]).unwrap()));
         }
     }
 

@@ -240,6 +240,8 @@ impl Worker {
             packet,
             header,
             payload,
+            evening: 0,
+            evened: payload,
             encoding: stream.encoding_idx,
             seq: accepted.seq,
             newest: accepted.newest,

@@ -18,6 +18,7 @@ fn packet(seq: u64, origin_seq: u64) -> SentPacket {
         transport_seq: (seq as u16).wrapping_mul(3),
         abs_send_time: (seq as u32 * 7) & 0xff_ffff,
         marker: seq.is_multiple_of(3),
+        padding: (seq % 4) as u8,
     }
 }
 
