@@ -3,6 +3,7 @@
 //! Nothing here opens a socket or reads a clock: bytes and instants are passed in, bytes and decisions come
 //! out. This crate depends on no sibling.
 
+pub mod bwe;
 pub mod certificate;
 pub mod codec;
 pub mod dtls;

@@ -13,12 +13,14 @@ use rtc::stream::send::SendStream;
 use rtc::stream::{RtxParams, Ssrc, StreamParams};
 use worker_protocol::wire::{consumer as wire, rtp_parameters as rtp, transport};
 
+use crate::consumer::allocation::Patience;
 use crate::consumer::layers::{Forwarding, Layers, Simulcast};
 use crate::error::{RequestError, RequestResult};
 use crate::params::{Codec, CodecKind, Encoding, RtpParameters, parse_encoding};
 use crate::producer::stats;
 use crate::producer::type_name;
 use crate::table::{ConsumerIdx, ProducerIdx, TransportIdx};
+use crate::transport::bwe::PROBATION_SSRC;
 use crate::worker::{Deferred, Worker};
 
 /// A Consumer.
@@ -66,6 +68,8 @@ pub struct Consumer {
     pub last_rtcp_at: Option<Instant>,
     /// Which SSRC of the Router each consumable encoding has.
     pub mapped_ssrcs: Vec<u32>,
+    /// When it may climb to higher layers.
+    pub patience: Patience,
 }
 
 /// One stream that is sent.
@@ -129,6 +133,11 @@ impl Consumer {
     /// Whether packets go out.
     pub fn is_active(&self) -> bool {
         self.transport_connected && !self.paused && !self.producer_paused
+    }
+
+    /// Whether it can do with less bandwidth: it picks among layers of video.
+    pub fn is_adaptive(&self) -> bool {
+        self.kind == rtp::MediaKind::Video && self.forwarding.has_layers()
     }
 
     /// Whether any of its streams may ask for packets again.
@@ -204,8 +213,11 @@ impl Worker {
         let target = &self.transports[transport];
         let mut all: Vec<u32> = ssrcs.iter().chain(&rtx_ssrcs).copied().collect();
         // Two streams with one SSRC under one SRTP key would use its nonces twice.
-        let taken =
-            |ssrc| target.ssrc_consumers.contains_key(ssrc) || target.rtx_ssrc_consumers.contains_key(ssrc);
+        let taken = |ssrc: &u32| {
+            target.ssrc_consumers.contains_key(ssrc)
+                || target.rtx_ssrc_consumers.contains_key(ssrc)
+                || (*ssrc == PROBATION_SSRC && target.bwe.is_some())
+        };
         if let Some(ssrc) = all.iter().find(|ssrc| taken(ssrc)) {
             return Err(RequestError::type_error(format!("ssrc {ssrc} is used by another Consumer")));
         }
@@ -230,6 +242,7 @@ impl Worker {
                 .then(|| Box::new(preferred.to_wire())),
         };
         self.consumers.insert(consumer);
+        self.start_bwe(transport, index, now);
         if connected {
             // The driver must know the Consumer before it hears of its layers.
             self.deferred.push(Deferred::ConsumerConnected(index));
@@ -394,6 +407,7 @@ fn build_consumer(
         ignore_dtx: request.ignore_dtx,
         last_rtcp_at: None,
         mapped_ssrcs: sources.iter().filter_map(|encoding| encoding.ssrc).collect(),
+        patience: Patience::default(),
         parameters,
         consumable,
     })

@@ -14,6 +14,7 @@ use crate::consumer::rtcp_interval;
 use crate::params::CodecKind;
 use crate::table::{ConsumerIdx, ProducerIdx, TransportIdx};
 use crate::transport::TransportKind;
+use crate::transport::bwe::PROBATION_SSRC;
 use crate::transport::close::RTCP_INTERVAL;
 use crate::worker::Worker;
 
@@ -63,8 +64,8 @@ impl Worker {
                         self.on_extended_report(index, block, wall, now);
                     }
                 }
-                // What the peer says of the path to it; nothing estimates bandwidth from it yet.
-                Packet::Remb(_) | Packet::TransportFeedback(_) => {}
+                Packet::Remb(remb) => self.on_remb(index, remb.bitrate, now),
+                Packet::TransportFeedback(feedback) => self.on_transport_feedback(index, &feedback, now),
                 Packet::Sdes(_) | Packet::Bye(_) | Packet::Unknown { .. } => {}
             }
         }
@@ -94,6 +95,9 @@ impl Worker {
 
     fn on_report_block(&mut self, index: TransportIdx, block: &ReportBlock, wall: NtpTime, now: Instant) {
         let Some(consumer_idx) = self.consumer_of(index, block.ssrc) else {
+            if block.ssrc.0 == PROBATION_SSRC {
+                return;
+            }
             // Reports about repair streams tell nothing that those about the media do not.
             if !self.transports[index].rtx_ssrc_consumers.contains_key(&block.ssrc.0) {
                 self.counters.rtcp_unknown_ssrc += 1;
@@ -102,6 +106,9 @@ impl Worker {
         };
         let Some(stream) = self.consumers[consumer_idx].stream_mut(block.ssrc.0) else { return };
         stream.send.on_receiver_report(block, wall, now);
+        if let Some(bwe) = &mut self.transports[index].bwe {
+            bwe.estimator.on_loss(f32::from(block.fraction_lost) / 256.0);
+        }
         if stream.send.poll_score_change().is_some() {
             self.notify_consumer_score(consumer_idx);
         }
@@ -109,7 +116,8 @@ impl Worker {
 
     fn on_nack(&mut self, index: TransportIdx, ssrc: Ssrc, seqs: impl Iterator<Item = SeqNo>, now: Instant) {
         let Some(consumer_idx) = self.consumer_of(index, ssrc) else {
-            self.counters.rtcp_unknown_ssrc += 1;
+            // Nothing is repeated of what only probes.
+            self.counters.rtcp_unknown_ssrc += u64::from(ssrc.0 != PROBATION_SSRC);
             return;
         };
         let consumer = &mut self.consumers[consumer_idx];
@@ -133,7 +141,8 @@ impl Worker {
         now: Instant,
     ) {
         let Some(consumer_idx) = self.consumer_of(index, ssrc) else {
-            self.counters.rtcp_unknown_ssrc += 1;
+            // Nothing is repeated of what only probes.
+            self.counters.rtcp_unknown_ssrc += u64::from(ssrc.0 != PROBATION_SSRC);
             return;
         };
         let consumer = &mut self.consumers[consumer_idx];
@@ -180,6 +189,8 @@ impl Worker {
             return;
         }
         self.timers.set(transport.rtcp_timer, Some(now + RTCP_INTERVAL));
+        self.check_bwe(index, now);
+        let transport = &self.transports[index];
         let (consumers, producers) = (transport.consumers.clone(), transport.producers.clone());
         for consumer in consumers {
             self.send_sender_reports(index, consumer, now);

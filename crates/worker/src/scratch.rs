@@ -3,6 +3,7 @@
 use net::udp::RecvBatch;
 use rtc::stream::send::Repeat;
 
+use crate::consumer::allocation::Share;
 use crate::consumer::egress::Effect;
 use crate::table::ConsumerIdx;
 
@@ -23,6 +24,8 @@ pub struct Scratch {
     pub repeats: Vec<Repeat>,
     /// What packets caused at Consumers, with the place of the packet among those that were forwarded.
     pub effects: Vec<(ConsumerIdx, Effect, usize)>,
+    /// Consumers that bandwidth is given out to.
+    pub shares: Vec<Share>,
 }
 
 impl Default for Scratch {
@@ -35,6 +38,7 @@ impl Default for Scratch {
             nacks: Vec::with_capacity(256),
             repeats: Vec::with_capacity(256),
             effects: Vec::with_capacity(64),
+            shares: Vec::new(),
         }
     }
 }

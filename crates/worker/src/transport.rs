@@ -1,6 +1,7 @@
 //! What every Transport has, whatever carries its packets: its Producers and Consumers, who is meant by an SSRC, and
 //! what it counted. What differs by kind is below `transport/`.
 
+pub mod bwe;
 pub mod close;
 pub mod dump;
 pub mod feedback;
@@ -30,6 +31,9 @@ pub const MAX_BITRATE: u64 = i64::MAX as u64 - 1;
 
 /// The lowest outgoing bitrate that may be asked for, in bit/s.
 pub const MIN_OUTGOING_BITRATE: u64 = 30_000;
+
+/// What the path to a peer is assumed to carry where nothing is said, in bit/s; mediasoup's default.
+const INITIAL_OUTGOING_BITRATE: u64 = 600_000;
 
 /// From where to where packets go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -87,6 +91,8 @@ pub struct Transport {
     pub sctp: Option<Box<sctp::Sctp>>,
     /// What its publisher is told about congestion.
     pub feedback: Option<feedback::Feedback>,
+    /// What it may send, where its subscriber tells about congestion.
+    pub bwe: Option<Box<bwe::Bwe>>,
     /// Transport-wide sequence number of the packet sent last.
     transport_seq: u16,
     /// The run that media joins on its way out.
@@ -117,6 +123,8 @@ pub struct TransportOptions {
     pub max_receive_message_size: u32,
     /// SCTP as configured, where enabled.
     pub sctp: Option<SctpOptions>,
+    /// What the path to the peer is assumed to carry at first, in bit/s.
+    pub initial_outgoing_bitrate: u64,
 }
 
 /// SCTP as configured.
@@ -198,6 +206,10 @@ impl TransportOptions {
         }
         Ok(Self {
             direct: options.direct,
+            initial_outgoing_bitrate: options
+                .initial_available_outgoing_bitrate
+                .unwrap_or(INITIAL_OUTGOING_BITRATE)
+                .max(MIN_OUTGOING_BITRATE),
             max_send_message_size: options.max_send_message_size,
             max_receive_message_size: options.max_receive_message_size,
             sctp: options.enable_sctp.then_some(SctpOptions {
@@ -243,6 +255,7 @@ impl Transport {
             secured: None,
             sctp: None,
             feedback: None,
+            bwe: None,
             transport_seq: 0,
             run: RunHint::default(),
         }
@@ -252,6 +265,13 @@ impl Transport {
     pub fn next_transport_seq(&mut self) -> u16 {
         self.transport_seq = self.transport_seq.wrapping_add(1);
         self.transport_seq
+    }
+
+    /// A packet of `len` bytes goes out under a transport-wide number.
+    pub fn note_sent(&mut self, transport_seq: u16, len: usize, now: Instant) {
+        if let Some(bwe) = &mut self.bwe {
+            bwe.estimator.sent(transport_seq, len, now);
+        }
     }
 
     /// Counts a datagram that arrived.

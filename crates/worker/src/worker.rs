@@ -65,6 +65,8 @@ pub enum Timer {
     Rtcp(TransportIdx),
     /// A Transport's transport-wide feedback is due.
     Feedback(TransportIdx),
+    /// A Transport's probe goes on.
+    Probe(TransportIdx),
     /// ICE or DTLS of a Transport want attention.
     WebRtc(TransportIdx),
     /// A Producer's streams want attention.
@@ -495,6 +497,7 @@ impl Worker {
             match timer {
                 Timer::Rtcp(index) => self.send_reports(index, now),
                 Timer::Feedback(index) => self.send_transport_feedback(index, now),
+                Timer::Probe(index) => self.send_probation(index, now),
                 Timer::WebRtc(index) => self.service_web_rtc(index, now),
                 Timer::Producer(index) => self.service_producer(index, now),
                 Timer::RtpObserver(index) => self.observer_interval(index, now),

@@ -1,7 +1,8 @@
-//! What a Consumer could get, and what each step of it costs: the ladder that bandwidth is given out by.
+//! What a Consumer could get, what each step of it costs, and how far the Consumers of one Transport climb together:
+//! ladders, and the giving out of bandwidth by them.
 //!
-//! A ladder says nothing of what may be spent; that is the Transport's business. Where nothing estimates the bandwidth
-//! of a Transport, its Consumers take their highest rung.
+//! How much there is to give out is the Transport's business (`transport/bwe.rs`). Where nothing estimates that, its
+//! Consumers take their highest rung.
 
 use std::time::{Duration, Instant};
 
@@ -119,16 +120,161 @@ impl ProducerStream {
     }
 }
 
+/// A step up must leave this share of the new rung's bitrate free, so that the first larger frame does not undo it.
+const CLIMB_MARGIN: f64 = 0.10;
+/// What is being forwarded may exceed its share by this much of its bitrate before it is given up.
+const KEEP_SLACK: f64 = 0.08;
+/// How long a Consumer that had to step down to another stream does not climb again; each failed attempt doubles it.
+const HOLD: Duration = Duration::from_secs(4);
+/// The longest such time.
+const MAX_HOLD: Duration = Duration::from_secs(64);
+/// A climb that lasted so long was no failed attempt.
+const LASTING: Duration = Duration::from_secs(20);
+/// How long it does not climb again where only temporal layers were given up: that costs no key frame.
+const TEMPORAL_HOLD: Duration = Duration::from_secs(2);
+
+/// A Consumer's patience: who fell is not to climb at once, and who fell again right after climbing even less.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Patience {
+    held_until: Option<Instant>,
+    hold: Option<Duration>,
+    climbed_at: Option<Instant>,
+}
+
+impl Patience {
+    /// Whether it must not climb yet.
+    pub fn is_held(&self, now: Instant) -> bool {
+        self.held_until.is_some_and(|until| now < until)
+    }
+
+    /// It went from one rung to another because of bandwidth.
+    pub fn moved(&mut self, from: Layers, to: Layers, now: Instant) {
+        let below = (to.spatial, to.temporal) < (from.spatial, from.temporal);
+        if !below {
+            self.climbed_at = Some(now);
+        } else if to.spatial == from.spatial {
+            self.held_until = self.held_until.max(Some(now + TEMPORAL_HOLD));
+        } else {
+            let lasted = self.climbed_at.is_none_or(|at| now.saturating_duration_since(at) >= LASTING);
+            let hold = self.hold.filter(|_| !lasted).map_or(HOLD, |hold| (hold * 2).min(MAX_HOLD));
+            self.hold = Some(hold);
+            self.held_until = Some(now + hold);
+        }
+    }
+}
+
+/// A Consumer that takes part when bandwidth is given out.
+#[derive(Debug)]
+pub struct Share {
+    /// Who it is.
+    pub consumer: ConsumerIdx,
+    /// How many steps at a time it may take, and how early in a round.
+    pub priority: u8,
+    /// What it could get.
+    pub ladder: Ladder,
+    /// The rung that it aims at now.
+    pub current: Option<usize>,
+    /// Whether it must not go above that.
+    pub held: bool,
+    /// The rung that it is given.
+    pub rung: Option<usize>,
+}
+
+/// What giving out came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Bit/s of all rungs given.
+    pub spent: u64,
+    /// Bit/s with which somebody would climb; 0 where nobody can or may.
+    pub next: u64,
+    /// Bit/s with which everybody would have the highest rung.
+    pub most: u64,
+}
+
+impl Share {
+    /// The layers of the rung that it is given.
+    pub fn layers(&self) -> Layers {
+        self.rung.and_then(|rung| self.ladder.get(rung)).map_or(Layers::NONE, |rung| rung.layers)
+    }
+
+    /// Where `target` is on a ladder: its highest rung that is not above it.
+    pub fn place(ladder: &Ladder, target: Layers) -> Option<usize> {
+        let height = |layers: Layers| (layers.spatial, layers.temporal);
+        ladder.iter().rposition(|rung| height(rung.layers) <= height(target))
+    }
+
+    fn cost(&self, rung: Option<usize>) -> u64 {
+        rung.and_then(|rung| self.ladder.get(rung)).map_or(0, |rung| rung.bitrate)
+    }
+
+    /// The next step up: its rung, what it takes more than the present one, and what has to be free for it.
+    fn step(&self) -> Option<(usize, u64, i64)> {
+        let rung = self.rung.map_or(0, |rung| rung + 1);
+        let bitrate = self.ladder.get(rung)?.bitrate;
+        let more = bitrate.saturating_sub(self.cost(self.rung));
+        let margin = if self.current.is_some_and(|current| rung <= current) {
+            -(bitrate as f64 * KEEP_SLACK)
+        } else {
+            bitrate as f64 * CLIMB_MARGIN
+        };
+        Some((rung, more, more.cast_signed().saturating_add(margin as i64)))
+    }
+
+    fn may_climb(&self) -> bool {
+        let next = self.rung.map_or(0, |rung| rung + 1);
+        !self.held || self.current.is_some_and(|current| next <= current)
+    }
+}
+
+/// Gives out `budget` bit/s, as mediasoup does: first the base of everybody, then round by round, those of high
+/// priority first and with as many steps a round as their priority says.
+pub fn allocate(shares: &mut [Share], budget: u64) -> Plan {
+    shares.sort_by_key(|share| std::cmp::Reverse(share.priority));
+    for share in &mut *shares {
+        share.rung = None;
+    }
+    let mut left = i64::try_from(budget).unwrap_or(i64::MAX);
+    let mut base = true;
+    loop {
+        let mut climbed = false;
+        for share in &mut *shares {
+            for _ in 0..(if base { 1 } else { share.priority }) {
+                let Some((rung, more, needed)) = share.step() else { break };
+                if needed > left || !share.may_climb() {
+                    break;
+                }
+                share.rung = Some(rung);
+                left = left.saturating_sub(more.cast_signed());
+                climbed = true;
+            }
+        }
+        if !climbed {
+            break;
+        }
+        base = false;
+    }
+    let spent = shares.iter().map(|share| share.cost(share.rung)).sum::<u64>();
+    let next = shares.iter().filter(|share| share.may_climb()).filter_map(Share::step);
+    let next = next.map(|(_, _, needed)| spent.saturating_add_signed(needed)).min().unwrap_or(0);
+    let most = shares.iter().filter_map(|share| share.ladder.iter().map(|rung| rung.bitrate).max()).sum();
+    Plan { spent, next, most }
+}
+
 impl Worker {
     /// Aims a Consumer anew: its preference, its Producer's streams or its activity changed.
     pub fn update_layers(&mut self, index: ConsumerIdx, now: Instant) {
         let Some(consumer) = self.consumers.get_mut(index) else { return };
-        let target = if consumer.is_active() {
-            let streams = &mut self.producers[consumer.producer].streams;
-            consumer.forwarding.ladder(streams, now).last().map_or(Layers::NONE, |rung| rung.layers)
+        if !consumer.is_active() {
+            consumer.patience = Patience::default();
+            self.aim(index, Layers::NONE, now);
+        } else if consumer.is_adaptive() && self.transports[consumer.transport].bwe.is_some() {
+            let transport = consumer.transport;
+            self.distribute_bitrate(transport, now);
         } else {
-            Layers::NONE
-        };
-        self.aim(index, target, now);
+            let streams = &mut self.producers[consumer.producer].streams;
+            let top =
+                consumer.forwarding.ladder(streams, now).last().map_or(Layers::NONE, |rung| rung.layers);
+            self.aim(index, top, now);
+        }
     }
 }

@@ -427,6 +427,9 @@ impl Egress<'_> {
             tally.packets += 1;
             tally.plain_bytes += plain;
             tally.datagram_bytes += written;
+            if consumer.ids.transport_wide_cc != 0 {
+                transport.note_sent(sent.transport_seq, plain, self.now);
+            }
         }
         if consumer.traces.rtp || consumer.traces.key_frame {
             self.trace(consumer, incoming, &sent, false);
@@ -474,6 +477,9 @@ impl Egress<'_> {
         if let Some((plain, written)) = self.transmit(consumer, transport, incoming, &sent, target) {
             transport.stats.rtx_send.add(plain, self.now);
             transport.data_sent(written, self.now);
+            if consumer.ids.transport_wide_cc != 0 && target.osn.is_some() {
+                transport.note_sent(sent.transport_seq, plain, self.now);
+            }
         }
         if consumer.traces.rtp || consumer.traces.key_frame {
             self.trace(consumer, incoming, &sent, target.osn.is_some());

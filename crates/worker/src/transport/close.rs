@@ -62,6 +62,9 @@ impl Worker {
         if let Some(feedback) = &transport.feedback {
             self.timers.remove(feedback.timer);
         }
+        if let Some(bwe) = &transport.bwe {
+            self.timers.remove(bwe.timer);
+        }
         self.handlers.remove(&transport.id);
         match &transport.kind {
             TransportKind::Plain(plain) => {

@@ -108,6 +108,7 @@ impl Worker {
         let timestamp = self.clock.unix_ms(now);
         let transport = &mut self.transports[index];
         let bitrates = transport.bitrates;
+        let bwe = transport.bwe.as_mut().map(|bwe| bwe.stats(now));
         let stats = &mut transport.stats;
         let some = |bitrate: u64| Some(bitrate).filter(|bitrate| *bitrate != 0);
         wire::Stats {
@@ -126,15 +127,15 @@ impl Worker {
             rtx_recv_bitrate: stats.rtx_recv.bitrate(now),
             rtx_bytes_sent: stats.rtx_send.total_bytes(),
             rtx_send_bitrate: stats.rtx_send.bitrate(now),
-            probation_bytes_sent: 0,
-            probation_send_bitrate: 0,
-            available_outgoing_bitrate: None,
+            probation_bytes_sent: bwe.map_or(0, |bwe| bwe.probation_bytes),
+            probation_send_bitrate: bwe.map_or(0, |bwe| bwe.probation_bitrate),
+            available_outgoing_bitrate: bwe.map(|bwe| bwe.available_bitrate),
             available_incoming_bitrate: None,
             max_incoming_bitrate: some(bitrates.max_incoming),
             max_outgoing_bitrate: some(bitrates.max_outgoing),
             min_outgoing_bitrate: some(bitrates.min_outgoing),
             rtp_packet_loss_received: None,
-            rtp_packet_loss_sent: None,
+            rtp_packet_loss_sent: bwe.map(|bwe| bwe.packet_loss),
         }
     }
 

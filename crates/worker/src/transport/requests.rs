@@ -165,11 +165,17 @@ impl Worker {
                 };
                 Ok(None)
             }
-            (method, body) => self.set_bitrates(index, method, body),
+            (method, body) => self.set_bitrates(index, method, body, now),
         }
     }
 
-    fn set_bitrates(&mut self, index: TransportIdx, method: Method, body: Option<request::Body>) -> Answer {
+    fn set_bitrates(
+        &mut self,
+        index: TransportIdx,
+        method: Method,
+        body: Option<request::Body>,
+        now: Instant,
+    ) -> Answer {
         use request::Body;
         let limits = &mut self.transports[index].bitrates;
         match (method, body) {
@@ -194,6 +200,7 @@ impl Worker {
                     )));
                 }
                 limits.max_outgoing = bitrate;
+                self.limit_outgoing(index, now);
             }
             (
                 Method::TransportSetMinOutgoingBitrate,
@@ -208,6 +215,7 @@ impl Worker {
                     )));
                 }
                 limits.min_outgoing = bitrate;
+                self.limit_outgoing(index, now);
             }
             _ => return Err(RequestError::unknown_method(method)),
         }
@@ -297,6 +305,7 @@ impl Worker {
                     return Err(RequestError::type_error("wrong priority (must be higher than 0)"));
                 }
                 self.consumers[index].priority = body.priority;
+                self.deferred.push(Deferred::ConsumerLayers(index));
                 let response = consumer::SetPriorityResponse { priority: body.priority };
                 Ok(Some(response::Body::ConsumerSetPriorityResponse(Box::new(response))))
             }
