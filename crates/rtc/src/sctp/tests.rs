@@ -124,6 +124,7 @@ fn lossy(loss: f64) -> LinkProfile {
         reorder: 0.1,
         reorder_delay: Duration::from_millis(30),
         delay: Duration::from_millis(25),
+        ..LinkProfile::default()
     }
 }
 
