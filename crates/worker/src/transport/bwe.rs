@@ -279,6 +279,7 @@ impl Worker {
                 ssrc: Ssrc(PROBATION_SSRC),
                 csrcs: &[],
                 ids: &bwe.ids,
+                padding: false,
                 mid: PROBATION_MID,
                 forwarded: &[],
             },
