@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 
 /// How long a key frame is waited for before it is asked for again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// After a request that it obeys, libwebrtc ignores others for 300 ms, and says nothing. One that falls into this time
+/// is repeated at its end (a little later, for the jitter of the way): its key frame would come a second late.
+const DEAF_TIME: Duration = Duration::from_millis(350);
 /// Requests that may follow each other as fast as they are answered, before they are paced.
 const BURST: u32 = 3;
 /// The pace after a burst. What comes faster is held back, not lost.
@@ -30,6 +33,8 @@ pub struct KeyFrameRequests {
     held_until: Option<Instant>,
     /// When requests at the pace would have caught up with those that went out.
     paced_until: Option<Instant>,
+    /// Until when the sender may ignore requests, having obeyed one.
+    deaf_until: Option<Instant>,
     awaited: Option<Awaited>,
 }
 
@@ -44,7 +49,7 @@ impl KeyFrameRequests {
     /// `delay`: the least time between two requests, zero for none.
     #[must_use]
     pub const fn new(delay: Duration) -> Self {
-        Self { delay, requested: false, held_until: None, paced_until: None, awaited: None }
+        Self { delay, requested: false, held_until: None, paced_until: None, deaf_until: None, awaited: None }
     }
 
     /// A consumer needs a key frame.
@@ -110,7 +115,14 @@ impl KeyFrameRequests {
 
     fn send(&mut self, now: Instant, retries: u8) {
         self.requested = false;
-        self.awaited = Some(Awaited { retry_at: now + RETRY_INTERVAL, retries });
+        let retry_at = match self.deaf_until {
+            Some(until) if now < until => until,
+            _ => {
+                self.deaf_until = Some(now + DEAF_TIME);
+                now + RETRY_INTERVAL
+            }
+        };
+        self.awaited = Some(Awaited { retry_at, retries });
         let paced_until = self.paced_until.map_or(now, |until| until.max(now)) + PACE_INTERVAL;
         self.paced_until = Some(paced_until);
         let delayed = (!self.delay.is_zero()).then(|| now + self.delay);
@@ -159,6 +171,23 @@ mod tests {
         assert_eq!(now, start + ms(3000));
         requests.key_frame_received(now);
         assert!(!requests.poll(now + ms(5000)));
+    }
+
+    /// Two people join within a third of a second: the second one's request is not heard.
+    #[test]
+    fn a_request_soon_after_an_answered_one_is_repeated_once_the_sender_listens_again() {
+        let start = Instant::now();
+        let mut requests = KeyFrameRequests::new(Duration::ZERO);
+        requests.request(start);
+        assert!(requests.poll(start));
+        requests.key_frame_received(start + ms(60));
+        requests.request(start + ms(230));
+        assert!(requests.poll(start + ms(230)), "at once, for senders that do listen");
+        let again = requests.next_timeout().unwrap();
+        assert_eq!(again, start + ms(350));
+        assert!(!requests.poll(again - ms(1)));
+        assert!(requests.poll(again));
+        assert_eq!(requests.next_timeout(), Some(again + ms(1000)), "from then on as ever");
     }
 
     #[test]
