@@ -261,6 +261,13 @@ mod tests {
         assert_eq!(parse(&long), Err(CodecError::TooLong(MAX_FRAME_BYTES + 1)));
     }
 
+    #[test]
+    fn a_number_is_passed_on_to_its_last_digit() {
+        let text = r#"{"notification":true,"method":"x","data":{"number":1.0999999999e37}}"#;
+        let Ok(Frame::Notification { method, data }) = parse(text) else { panic!("a notification") };
+        assert!(notification(&method, &data).contains("1.0999999999e+37"));
+    }
+
     proptest! {
         #[test]
         fn any_text_is_survived(text in ".*") {
