@@ -9,6 +9,7 @@ pub mod counters;
 pub mod data;
 pub mod error;
 pub mod event_loop;
+pub mod frames;
 pub mod method;
 pub mod observer;
 pub mod outbox;

@@ -15,6 +15,7 @@ use net::udp::{RecvBatch, RunHint, SendQueue};
 use worker_protocol::wire::transport::{ListenInfo, Protocol};
 
 use crate::error::{RequestError, RequestResult};
+use crate::frames::{BadFrame, FrameReader};
 use crate::ports::{PortLease, PortManager};
 use crate::table::{Index, SocketIdx, Table, TransportIdx, WebRtcServerIdx};
 use crate::transport::Path;
@@ -88,9 +89,7 @@ pub struct TcpConnection {
     pub remote: SocketAddr,
     /// The listener that accepted it.
     pub listener: SocketIdx,
-    received: Vec<u8>,
-    /// Where in `received` the next frame begins.
-    read_at: usize,
+    received: FrameReader,
     pending: Vec<u8>,
     /// Where the datagram that is being written begins in `pending`.
     reserved_at: usize,
@@ -340,8 +339,7 @@ impl Sockets {
                 stream,
                 remote,
                 listener,
-                received: Vec::new(),
-                read_at: 0,
+                received: FrameReader::default(),
                 pending: Vec::new(),
                 reserved_at: 0,
                 dirty: false,
@@ -446,9 +444,6 @@ impl Socket {
     }
 }
 
-/// A frame that holds no datagram that anybody sends.
-struct BadFrame;
-
 impl TcpConnection {
     fn has_room(&self, len: usize) -> bool {
         !self.broken && len <= MAX_FRAME && self.pending.len() + len <= TCP_BACKLOG_BYTES
@@ -500,7 +495,7 @@ impl TcpConnection {
                 false
             }
             Ok(read) => {
-                self.received.extend_from_slice(buffer.get(..read).unwrap_or_default());
+                self.received.push(buffer.get(..read).unwrap_or_default());
                 true
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
@@ -512,23 +507,7 @@ impl TcpConnection {
         }
     }
 
-    /// Copies the next whole frame out. Where none is left, what was read makes room, once.
     fn next_frame(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, BadFrame> {
-        if self.broken {
-            return Ok(None);
-        }
-        let waiting = self.received.get(self.read_at..).unwrap_or_default();
-        if let Some((prefix, rest)) = waiting.split_first_chunk::<2>() {
-            let len = usize::from(u16::from_be_bytes(*prefix));
-            let space = buffer.get_mut(..len).filter(|space| !space.is_empty()).ok_or(BadFrame)?;
-            if let Some(frame) = rest.get(..len) {
-                space.copy_from_slice(frame);
-                self.read_at += 2 + len;
-                return Ok(Some(len));
-            }
-        }
-        self.received.drain(..self.read_at);
-        self.read_at = 0;
-        Ok(None)
+        if self.broken { Ok(None) } else { self.received.next_frame(buffer) }
     }
 }
