@@ -25,6 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("bench", &["rtc", "net", "worker-protocol", "ortc"]),
     ("testkit", &["rtc"]),
     ("tests", &["bench", "media", "ortc", "testkit"]),
+    ("fuzz", &["rtc", "net", "worker", "worker-protocol", "ortc", "signaling"]),
     ("xtask", &[]),
 ];
 

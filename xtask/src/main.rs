@@ -1,4 +1,4 @@
-//! The project's automation: `cargo xtask run | test | bench | node-tests`.
+//! The project's automation: `cargo xtask run | test | bench | fuzz | node-tests`.
 //!
 //! It must build in seconds on a machine that has only Rust, because it is what installs everything else; so it
 //! depends on next to nothing and on no sibling. Talk goes to stderr, figures to stdout.
@@ -6,6 +6,7 @@
 mod arrows;
 mod bench;
 mod debian;
+mod fuzz;
 mod node;
 mod node_tests;
 mod process;
@@ -21,6 +22,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
+use lexopt::ValueExt;
 
 const HELP: &str = "\
 Usage: cargo xtask <COMMAND> [ARGUMENTS]
@@ -31,11 +33,13 @@ Commands:
   test [STEP…] [-- ARGS]           run every check and test, or only the steps named; ARGS go to nextest
   bench NAME [OPTIONS]             measure in release: forward (CPU a packet), joins, hostile, join-time, failover;
                                    record-video makes Chromium's recording for `forward chromium` anew
+  fuzz [TARGET…] [--seconds N]     fuzz parsers and the transport, 30 s each unless told otherwise; --replay FILE runs
+                                   one input of one target, --minimise renews the corpus that is kept
   node-tests [--worker-bin PATH]   run mediasoup's own Node tests against tureen-worker, or against another worker
   help                             print this
 
 Steps of `test`, in their order:
-  format arrows licences web clippy build rust doc node-tests
+  format arrows licences web clippy build rust doc fuzz node-tests
 
 Missing Debian packages are installed with apt-get when that needs no password; otherwise the command to type is
 printed. Tools and Node are kept in $XDG_CACHE_HOME/tureen (by default ~/.cache/tureen).
@@ -47,10 +51,12 @@ Examples:
   cargo xtask test format clippy
   cargo xtask test rust -- -p rtc
   cargo xtask bench forward audio --receivers 500
+  cargo xtask fuzz transport --seconds 600
 ";
 
 fn main() -> ExitCode {
-    match dispatch() {
+    let outcome = if fuzz::acts_as_rustc() { fuzz::act_as_rustc() } else { dispatch() };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -78,6 +84,9 @@ fn dispatch() -> Result<()> {
         match argument {
             lexopt::Arg::Long("help") | lexopt::Arg::Short('h') => options.help = true,
             lexopt::Arg::Long("time-to-page") => options.time_to_page = true,
+            lexopt::Arg::Long("seconds") => options.fuzz.seconds = Some(parser.value()?.parse()?),
+            lexopt::Arg::Long("replay") => options.fuzz.replay = Some(parser.value()?.into()),
+            lexopt::Arg::Long("minimise") => options.fuzz.minimise = true,
             lexopt::Arg::Long("worker-bin") => options.worker = Some(parser.value()?.into()),
             lexopt::Arg::Value(word) => options.words.push(word.to_string_lossy().into_owned()),
             other => bail!("{}; `cargo xtask help` lists what there is", other.unexpected()),
@@ -94,6 +103,10 @@ fn dispatch() -> Result<()> {
         ("run", []) => run::run(options.time_to_page, &rest),
         ("test", steps) => test::test(steps, &rest),
         ("bench", _) => bail!("which measurement? for example: cargo xtask bench forward"),
+        ("fuzz", targets) => fuzz::command(&fuzz::Options {
+            targets: targets.iter().map(|&name| name.into()).collect(),
+            ..options.fuzz
+        }),
         ("node-tests", []) => node_tests::command(options.worker),
         (known @ ("run" | "node-tests"), [word, ..]) => {
             bail!("`{known}` does not take `{word}`; arguments for the server go after `--`")
@@ -107,5 +120,6 @@ struct Options {
     help: bool,
     time_to_page: bool,
     worker: Option<PathBuf>,
+    fuzz: fuzz::Options,
     words: Vec<String>,
 }

@@ -4,11 +4,11 @@ use anyhow::{Result, bail};
 
 use crate::node::Node;
 use crate::steps::Steps;
-use crate::{arrows, debian, node_tests, process, tools, web, workspace};
+use crate::{arrows, debian, fuzz, node_tests, process, tools, web, workspace};
 
 /// The steps by name, in their order.
 const STEPS: &[&str] =
-    &["format", "arrows", "licences", "web", "clippy", "build", "rust", "doc", "node-tests"];
+    &["format", "arrows", "licences", "web", "clippy", "build", "rust", "doc", "fuzz", "node-tests"];
 
 /// Runs the named steps, or all; `rest` goes to nextest.
 pub(crate) fn test(named: &[&str], rest: &[String]) -> Result<()> {
@@ -24,7 +24,7 @@ pub(crate) fn test(named: &[&str], rest: &[String]) -> Result<()> {
     if wanted("arrows") {
         steps.attempt("arrows", arrows::check);
     }
-    let compiles = ["clippy", "build", "rust", "doc", "node-tests"].into_iter().any(wanted);
+    let compiles = ["clippy", "build", "rust", "doc", "fuzz", "node-tests"].into_iter().any(wanted);
     if compiles || wanted("web") {
         steps.require("Debian packages", || debian::ensure(debian::TO_TEST))?;
     }
@@ -55,6 +55,9 @@ pub(crate) fn test(named: &[&str], rest: &[String]) -> Result<()> {
     }
     if wanted("doc") {
         steps.attempt("doc", || cargo(&["test", "--workspace", "--doc", "--locked", "--quiet"]));
+    }
+    if wanted("fuzz") {
+        steps.attempt("fuzz", || fuzz::test(fuzz::SECONDS_IN_TEST));
     }
     if wanted("node-tests") {
         steps.attempt("node-tests", || node_tests::run(&workspace::target()?.join("debug/tureen-worker")));

@@ -6,6 +6,8 @@
 mod codec;
 mod connection;
 mod dialect;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gateway;
 mod limits;
 
