@@ -212,8 +212,12 @@ pub fn consumable_rtp_parameters(
         .filter(|extension| extension.kind == kind && extension.direction.sends())
         // The capture time is passed on, never made up: without it coming in, a receiver would wait for it in vain.
         .filter(|extension| {
-            extension.uri != uri::ABS_CAPTURE_TIME
-                || parameters.header_extensions.iter().any(|sent| sent.uri == extension.uri)
+            let is_sent = || parameters.header_extensions.iter().any(|sent| sent.uri == extension.uri);
+            match extension.uri.as_str() {
+                uri::ABS_CAPTURE_TIME => is_sent(),
+                uri::DEPENDENCY_DESCRIPTOR => is_sent() && needs_dependency_descriptor(parameters),
+                _ => true,
+            }
         })
         .map(|extension| RtpHeaderExtensionParameters {
             uri: extension.uri.clone(),
@@ -331,11 +335,13 @@ pub fn pipe_consumer_rtp_parameters(consumable: &RtpParameters, ssrcs: ConsumerS
         })
         .cloned()
         .collect();
-    // Routers do not offer the dependency descriptor to endpoints, but the next Router needs it to choose layers.
+    // Whatever endpoints are offered, the next Router needs the dependency descriptor to choose layers.
+    let is_descriptor = |uri: &str| uri == uri::DEPENDENCY_DESCRIPTOR;
+    let offered = header_extensions.iter().any(|extension| is_descriptor(&extension.uri));
     let descriptor = supported_rtp_capabilities()
         .header_extensions
         .into_iter()
-        .find(|extension| extension.uri == uri::DEPENDENCY_DESCRIPTOR && !extension.direction.sends());
+        .find(|extension| !offered && is_descriptor(&extension.uri));
     header_extensions.extend(descriptor.map(|extension| RtpHeaderExtensionParameters {
         uri: extension.uri,
         id: extension.preferred_id,
@@ -362,6 +368,13 @@ pub fn pipe_consumer_rtp_parameters(consumable: &RtpParameters, ssrcs: ConsumerS
         rtcp: consumable.rtcp.clone(),
         msid: consumable.msid.clone(),
     }
+}
+
+/// Whether receivers need the dependency descriptor. Browsers tell AV1's spatial layers apart by nothing else. With
+/// several streams to switch between it would have to be numbered anew, and other codecs do without.
+fn needs_dependency_descriptor(parameters: &RtpParameters) -> bool {
+    let is_av1 = |codec: &RtpCodecParameters| codec.mime_type.eq_ignore_ascii_case("video/AV1");
+    parameters.encodings.len() == 1 && parameters.codecs.first().is_some_and(is_av1)
 }
 
 fn rtx_capability(codec: &RtpCodecCapability, apt: u8, payload_type: u8) -> RtpCodecCapability {

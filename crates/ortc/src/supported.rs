@@ -138,7 +138,8 @@ fn supported_header_extensions() -> Vec<RtpHeaderExtension> {
         (5, uri::TRANSPORT_WIDE_CC, Audio, RecvOnly),
         (5, uri::TRANSPORT_WIDE_CC, Video, SendRecv),
         (6, uri::SSRC_AUDIO_LEVEL, Audio, SendRecv),
-        (7, uri::DEPENDENCY_DESCRIPTOR, Video, RecvOnly),
+        // mediasoup's Routers keep it to themselves; see `consumable_rtp_parameters`.
+        (7, uri::DEPENDENCY_DESCRIPTOR, Video, SendRecv),
         (8, uri::VIDEO_ORIENTATION, Video, SendRecv),
         (9, uri::TIME_OFFSET, Video, SendRecv),
         (10, uri::ABS_CAPTURE_TIME, Audio, SendRecv),

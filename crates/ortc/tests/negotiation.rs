@@ -234,6 +234,26 @@ fn a_producer_is_renumbered_and_keeps_its_codec_parameters() {
 }
 
 #[test]
+fn the_dependency_descriptor_is_offered_with_one_stream_of_av1() {
+    let router = default_router();
+    let offered = |codec: &str, encodings: Value, extensions: Value| {
+        let sent = json!({
+            "codecs": [{ "mimeType": format!("video/{codec}"), "payloadType": 45, "clockRate": 90000 }],
+            "encodings": encodings,
+            "headerExtensions": extensions,
+        });
+        let consumable = consumable(MediaKind::Video, parameters(sent), &router).unwrap();
+        consumable.header_extensions.iter().any(|extension| extension.uri == uri::DEPENDENCY_DESCRIPTOR)
+    };
+    let (one, two) = (json!([{ "ssrc": 1 }]), json!([{ "ssrc": 1 }, { "ssrc": 2 }]));
+    let descriptor = json!([{ "uri": uri::DEPENDENCY_DESCRIPTOR, "id": 12 }]);
+    assert!(offered("AV1", one.clone(), descriptor.clone()));
+    assert!(!offered("AV1", two, descriptor.clone()), "simulcast would need other frame numbers");
+    assert!(!offered("AV1", one.clone(), json!([])), "the Producer does not send it");
+    assert!(!offered("VP9", one, descriptor));
+}
+
+#[test]
 fn the_capture_time_is_offered_when_the_producer_sends_it() {
     let mut sent = h264_producer();
     sent["headerExtensions"] = json!([{ "uri": uri::ABS_CAPTURE_TIME, "id": 9 }]);
