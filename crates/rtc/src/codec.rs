@@ -1,12 +1,14 @@
 //! What a media payload says about itself: whether it starts a key frame, which layers it belongs to,
 //! where a receiver may switch.
 //!
-//! Stateless but for [`vp8::Rewriter`], cheap enough to be asked once per received packet, and silent
+//! Stateless but for [`vp8::Rewriter`] and what follows a stream's [`layers`], cheap enough to be asked once per received packet, and silent
 //! about what it cannot tell: an odd payload is media of the lowest layer that starts no key frame.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 pub mod av1;
+pub mod dependency;
 pub mod h264;
+pub mod layers;
 pub mod opus;
 pub mod vp8;
 pub mod vp9;

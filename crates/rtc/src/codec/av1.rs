@@ -1,5 +1,5 @@
 //! AV1 payloads (RTP Payload Format for AV1, section 4.4): the aggregation header, and from the OBU
-//! headers the sequence header and layer ids. The dependency descriptor extension is not read here.
+//! headers the sequence header and layer ids. What the [dependency descriptor](super::dependency) tells is not read here.
 
 use super::PayloadInfo;
 

@@ -481,6 +481,21 @@ impl RecvStream {
         self.layers.iter_mut().take(index + 1).map(|rate| rate.bitrate(now)).sum()
     }
 
+    /// Bits per second that a consumer gets who is sent these layers and no more: of each spatial layer from `lowest`
+    /// to `spatial`, the temporal layers up to `temporal`. Zero when the uppermost of these does not flow.
+    pub fn target_bitrate(&mut self, lowest: u8, spatial: u8, temporal: u8, now: Instant) -> u64 {
+        let temporal_layers = usize::from(self.params.temporal_layers.max(1));
+        let (lowest, spatial) = (usize::from(lowest), usize::from(spatial));
+        let count = usize::from(temporal) + 1;
+        let uppermost = spatial * temporal_layers + usize::from(temporal);
+        if count > temporal_layers || self.layers.get_mut(uppermost).is_none_or(|rate| rate.bitrate(now) == 0)
+        {
+            return 0;
+        }
+        let rows = self.layers.chunks_mut(temporal_layers).take(spatial + 1).skip(lowest);
+        rows.flat_map(|row| row.iter_mut().take(count)).map(|rate| rate.bitrate(now)).sum()
+    }
+
     /// Bits per second of one spatial layer.
     pub fn spatial_layer_bitrate(&mut self, spatial: u8, now: Instant) -> u64 {
         let temporal_layers = usize::from(self.params.temporal_layers.max(1));
