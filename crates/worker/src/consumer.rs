@@ -4,6 +4,7 @@ pub mod allocation;
 pub mod egress;
 pub mod layers;
 pub mod notify;
+pub mod svc;
 
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use worker_protocol::wire::{consumer as wire, rtp_parameters as rtp, transport};
 
 use crate::consumer::allocation::Patience;
 use crate::consumer::layers::{Forwarding, Layers, Simulcast};
+use crate::consumer::svc::Svc;
 use crate::error::{RequestError, RequestResult};
 use crate::params::{Codec, CodecKind, Encoding, RtpParameters, parse_encoding};
 use crate::producer::stats;
@@ -372,7 +374,7 @@ fn build_consumer(
             }
             Forwarding::Simulcast(Box::new(Simulcast::new(preferred, most, codec.kind == CodecKind::Vp8)))
         }
-        rtp::Type::Svc => Forwarding::Svc { preferred, most, running: false },
+        rtp::Type::Svc => Forwarding::Svc(Box::new(Svc::new(preferred, most, codec.kind))),
     };
     let payload_types = parameters
         .codecs

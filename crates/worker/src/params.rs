@@ -2,6 +2,7 @@
 //!
 //! The checks and defaults are those of mediasoup's worker: the driver's library relies on both.
 
+use rtc::codec::vp9::SpatialDependency;
 use rtc::rtp::{ExtensionIds, ExtensionKind};
 use worker_protocol::wire::rtp_parameters as wire;
 
@@ -93,6 +94,8 @@ pub struct Encoding {
     pub spatial_layers: u8,
     /// Temporal layers, at least 1.
     pub temporal_layers: u8,
+    /// How the spatial layers depend on each other.
+    pub dependency: SpatialDependency,
     /// Bitrate limit in bit/s, 0 for none.
     pub max_bitrate: u64,
 }
@@ -222,8 +225,8 @@ pub fn extension_kind(uri: wire::RtpHeaderExtensionUri) -> ExtensionKind {
 
 /// Turns one encoding of the schema into ours. `payload_type` is what it uses.
 pub fn parse_encoding(encoding: &wire::RtpEncodingParameters, payload_type: u8) -> Encoding {
-    let (spatial_layers, temporal_layers) =
-        encoding.scalability_mode.as_deref().and_then(scalability_layers).unwrap_or((1, 1));
+    let mode = encoding.scalability_mode.as_deref().unwrap_or_default();
+    let (spatial_layers, temporal_layers) = scalability_layers(mode).unwrap_or((1, 1));
     Encoding {
         ssrc: encoding.ssrc.filter(|ssrc| *ssrc != 0),
         rid: encoding.rid.clone().filter(|rid| !rid.is_empty()),
@@ -232,6 +235,7 @@ pub fn parse_encoding(encoding: &wire::RtpEncodingParameters, payload_type: u8) 
         dtx: encoding.dtx,
         spatial_layers,
         temporal_layers,
+        dependency: spatial_dependency(mode),
         max_bitrate: encoding.max_bitrate.unwrap_or(0),
     }
 }
@@ -245,6 +249,15 @@ pub fn scalability_layers(mode: &str) -> Option<(u8, u8)> {
     let (spatial, rest) = leading_number(rest)?;
     let (temporal, _) = leading_number(rest.strip_prefix('T')?)?;
     Some((spatial.min(MAX_LAYERS), temporal.min(MAX_LAYERS)))
+}
+
+/// `L3T3_KEY` has spatial layers that depend on each other in key frames only, `S3T3` has independent ones.
+fn spatial_dependency(mode: &str) -> SpatialDependency {
+    if mode.starts_with('S') || mode.contains("_KEY") {
+        SpatialDependency::KeyOnly
+    } else {
+        SpatialDependency::Full
+    }
 }
 
 /// One or two digits, the first not zero.

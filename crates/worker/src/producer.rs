@@ -2,10 +2,12 @@
 
 pub mod held;
 pub mod ingest;
+pub mod layering;
 pub mod stats;
 
 use std::time::{Duration, Instant};
 
+use rtc::codec::vp9::SpatialDependency;
 use rtc::rtp::VideoOrientation;
 use rtc::stream::key_frame::KeyFrameRequests;
 use rtc::stream::recv::RecvStream;
@@ -15,6 +17,7 @@ use worker_protocol::wire::{notification, producer as wire, rtp_parameters as rt
 use self::held::Hold;
 use crate::error::{RequestError, RequestResult};
 use crate::params::{CodecKind, RtpParameters};
+use crate::producer::layering::{Activity, LayerSource};
 use crate::table::{ConsumerIdx, ProducerIdx, RouterIdx, RtpObserverIdx, TransportIdx};
 use crate::timers::TimerKey;
 use crate::worker::{Timer, Worker};
@@ -73,6 +76,12 @@ pub struct ProducerStream {
     pub mapped_ssrc: u32,
     /// What it carries.
     pub codec: CodecKind,
+    /// How its layers are read.
+    pub layers: LayerSource,
+    /// How its spatial layers depend on each other.
+    pub dependency: SpatialDependency,
+    /// Which of its spatial layers flow.
+    pub activity: Activity,
     /// Counts, asks again, scores.
     pub recv: RecvStream,
     /// What Consumers may ask for again.

@@ -7,9 +7,11 @@
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
+use rtc::codec::vp9::SpatialDependency;
 use rtc::rate::RateCounter;
 
 use super::layers::{Forwarding, Layers, Simulcast};
+use super::svc::Svc;
 use crate::producer::ProducerStream;
 use crate::table::ConsumerIdx;
 use crate::worker::Worker;
@@ -41,7 +43,7 @@ impl Forwarding {
     pub fn ladder(&self, streams: &mut [ProducerStream], now: Instant) -> Ladder {
         match self {
             Self::Simulcast(simulcast) => simulcast.ladder(streams, now),
-            Self::Svc { most, .. } => whole_stream(streams, *most, now),
+            Self::Svc(svc) => svc.ladder(streams, now),
             Self::Simple | Self::Pipe => Ladder::new(),
         }
     }
@@ -61,6 +63,26 @@ impl Simulcast {
             let Some(stream) = stream else { continue };
             let top = self.preferred.temporal.min(self.most.temporal);
             push_temporal_layers(&mut ladder, stream, 0, Layers { spatial, temporal: top }, now);
+        }
+        ladder
+    }
+}
+
+impl Svc {
+    /// The spatial layers that flow, up to the preferred one; where none of these does, the lowest one that does.
+    fn ladder(&self, streams: &mut [ProducerStream], now: Instant) -> Ladder {
+        let mut ladder = Ladder::new();
+        let Some(stream) = streams.first_mut() else { return ladder };
+        for spatial in 0..=self.most.spatial {
+            if spatial > self.preferred.spatial && !ladder.is_empty() {
+                break;
+            }
+            let in_stream = u8::try_from(spatial).unwrap_or(0);
+            if !stream.activity.flows(in_stream) {
+                continue;
+            }
+            let top = self.preferred.temporal.min(self.most.temporal);
+            push_temporal_layers(&mut ladder, stream, in_stream, Layers { spatial, temporal: top }, now);
         }
         ladder
     }
@@ -90,17 +112,14 @@ pub fn push_temporal_layers(
     }
 }
 
-/// The one rung of a stream that is forwarded as it comes.
-fn whole_stream(streams: &mut [ProducerStream], layers: Layers, now: Instant) -> Ladder {
-    let rungs = streams.iter_mut().take(1).map(|stream| Rung { layers, bitrate: stream.bitrate(now) });
-    rungs.collect()
-}
-
 impl ProducerStream {
-    /// Bit/s of these layers and those below them in the stream, as [`rtc::stream::recv::RecvStream::layer_bitrate`]; of
-    /// a stream that is younger than the window of its counters, what it will come to.
+    /// Bit/s of these layers with all that they need in every picture; of a stream that is younger than the window of its counters, what it will come to.
     pub fn layer_bitrate(&mut self, spatial: u8, temporal: u8, now: Instant) -> u64 {
-        let measured = self.recv.layer_bitrate(spatial, temporal, now);
+        let lowest = match self.dependency {
+            SpatialDependency::Full => 0,
+            SpatialDependency::KeyOnly => spatial,
+        };
+        let measured = self.recv.target_bitrate(lowest, spatial, temporal, now);
         self.scaled(measured, now)
     }
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use arrayvec::ArrayVec;
 use net::prefetch::prefetch;
+use rtc::codec::layers::Layering;
 use rtc::codec::{PayloadInfo, vp8};
 use rtc::rtp::{
     EgressHeader, ExtensionKind, ForwardedElements, RtpHeader, SeqNo, Ssrc, abs_send_time_from_epoch, rtx,
@@ -57,6 +58,10 @@ pub struct Incoming<'p> {
     pub info: PayloadInfo,
     /// Its VP8 descriptor.
     pub descriptor: Option<vp8::Descriptor>,
+    /// Its frame in a layered stream.
+    pub layering: Layering,
+    /// It announces what packets before it could not be read without.
+    pub announces: bool,
     /// Header extensions that are passed on.
     pub forwarded: ForwardedElements<'p>,
 }
@@ -68,6 +73,11 @@ pub enum Effect {
     LayersChanged,
     /// A stream was started with this packet: packets behind it that came earlier can follow.
     Started {
+        /// The extended sequence number of the packet.
+        seq: u64,
+    },
+    /// This packet tells how others that came before it are to be read: they can follow.
+    Announced {
         /// The extended sequence number of the packet.
         seq: u64,
     },
@@ -94,6 +104,8 @@ pub struct Admission {
     pub timestamp_offset: u32,
     /// VP8 picture numbers, where they are rewritten.
     pub picture: Option<vp8::Picture>,
+    /// The marker bit that it gets.
+    pub marker: bool,
     /// What else it caused.
     pub effect: Option<Effect>,
 }
@@ -178,6 +190,9 @@ impl Worker {
                 }
                 self.forward_early_packets(producer, position, consumer, seq, later, now);
             }
+            Effect::Announced { seq } => {
+                self.forward_early_packets(producer, position, consumer, seq, later, now);
+            }
         }
     }
 
@@ -257,8 +272,7 @@ fn restore<'p>(
 ) -> Option<Incoming<'p>> {
     let header = RtpHeader::parse(packet).ok()?;
     let payload = header.payload(packet);
-    let descriptor =
-        if stream.codec == crate::params::CodecKind::Vp8 { vp8::Descriptor::parse(payload) } else { None };
+    let found = stream.layers.look(stream.codec, &header, packet, payload);
     Some(Incoming {
         packet,
         header,
@@ -269,11 +283,10 @@ fn restore<'p>(
         seq,
         newest: false,
         payload_type: producer.mapped_payload_types[usize::from(header.payload_type & 0x7f)]?,
-        info: match &descriptor {
-            Some(descriptor) => descriptor.info(header.marker),
-            None => rtc::codec::inspect(stream.codec.payload_kind(), payload, header.marker),
-        },
-        descriptor,
+        info: found.info,
+        descriptor: found.vp8,
+        layering: found.layering,
+        announces: found.announces,
         forwarded: producer.parameters.extensions.forwarded(&header, packet),
     })
 }
@@ -342,7 +355,11 @@ impl Consumer {
     ) -> Option<Admission> {
         let position = match &mut self.forwarding {
             Forwarding::Pipe => usize::from(incoming.encoding),
-            Forwarding::Simple | Forwarding::Svc { .. } => 0,
+            Forwarding::Simple => 0,
+            Forwarding::Svc(svc) => {
+                let stream = self.streams.first_mut()?;
+                return svc.admit(stream, incoming, self.payload_types);
+            }
             Forwarding::Simulcast(simulcast) => {
                 let stream = self.streams.first_mut()?;
                 return simulcast.admit(stream, incoming, streams, self.payload_types, now);
@@ -362,15 +379,19 @@ impl Consumer {
             stream.sync_required = false;
             stream.sequence.sync(incoming.seq);
             effect = Some(Effect::Started { seq: incoming.seq });
-            if let Forwarding::Svc { running, .. } = &mut self.forwarding {
-                *running = true;
-            }
         } else if self.ignore_dtx && incoming.info.dtx {
             stream.sequence.drop_input(incoming.seq);
             return None;
         }
         let seq = stream.sequence.map(incoming.seq)?;
-        Some(Admission { stream: position, seq, timestamp_offset: 0, picture: None, effect })
+        Some(Admission {
+            stream: position,
+            seq,
+            timestamp_offset: 0,
+            picture: None,
+            marker: incoming.header.marker,
+            effect,
+        })
     }
 }
 
@@ -401,7 +422,7 @@ impl Egress<'_> {
             } else {
                 abs_send_time_from_epoch(self.clock.unix(self.now))
             },
-            marker: incoming.header.marker,
+            marker: admission.marker,
             padding: if consumer.takes_padding(transport) { incoming.evening } else { 0 },
         };
         let payload_len = incoming.payload.len();
@@ -646,6 +667,7 @@ pub fn admission(stream: &mut ConsumerStream, incoming: &Incoming<'_>, step: Ste
         seq,
         timestamp_offset: step.timestamp_offset,
         picture: step.picture,
+        marker: incoming.header.marker,
         effect: step.effect,
     })
 }

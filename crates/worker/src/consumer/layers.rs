@@ -7,6 +7,7 @@ use worker_protocol::wire::consumer as wire;
 
 use super::ConsumerStream;
 use super::egress::{Admission, Effect, Incoming, admission, require_sync};
+use super::svc::Svc;
 use crate::producer::ProducerStream;
 use crate::table::ConsumerIdx;
 use crate::worker::Worker;
@@ -48,15 +49,8 @@ pub enum Forwarding {
     Simple,
     /// One of several streams at a time, some of its temporal layers.
     Simulcast(Box<Simulcast>),
-    /// The only stream with all its layers, whatever is preferred: layers are not taken out of a stream yet.
-    Svc {
-        /// What the driver prefers.
-        preferred: Layers,
-        /// What the stream has.
-        most: Layers,
-        /// Whether it is being forwarded.
-        running: bool,
-    },
+    /// Some of the layers of the only stream.
+    Svc(Box<Svc>),
     /// All streams, each as it is.
     Pipe,
 }
@@ -67,7 +61,7 @@ impl Forwarding {
         match self {
             Self::Simple | Self::Pipe => Layers::NONE,
             Self::Simulcast(simulcast) => simulcast.preferred,
-            Self::Svc { preferred, .. } => *preferred,
+            Self::Svc(svc) => svc.preferred,
         }
     }
 
@@ -76,7 +70,7 @@ impl Forwarding {
         match self {
             Self::Simple | Self::Pipe => Layers::NONE,
             Self::Simulcast(simulcast) => simulcast.target,
-            Self::Svc { most, .. } => *most,
+            Self::Svc(svc) => svc.target,
         }
     }
 
@@ -85,25 +79,28 @@ impl Forwarding {
         match self {
             Self::Simple | Self::Pipe => Layers::NONE,
             Self::Simulcast(simulcast) => simulcast.current,
-            Self::Svc { most, running: true, .. } => *most,
-            Self::Svc { running: false, .. } => Layers::NONE,
+            Self::Svc(svc) => svc.current(),
         }
     }
 
     /// Whether the driver hears of layers.
     pub fn has_layers(&self) -> bool {
-        matches!(self, Self::Simulcast(_) | Self::Svc { .. })
+        matches!(self, Self::Simulcast(_) | Self::Svc(_))
     }
 
     /// Whether packets get other picture numbers than they came with.
     pub fn rewrites_pictures(&self) -> bool {
-        matches!(self, Self::Simulcast(simulcast) if simulcast.rewriter.is_some())
+        match self {
+            Self::Simulcast(simulcast) => simulcast.rewriter.is_some(),
+            Self::Svc(svc) => svc.rewrites_pictures(),
+            Self::Simple | Self::Pipe => false,
+        }
     }
 
     /// The encoding that is being forwarded, where it is one.
     pub fn current_encoding(&self) -> Option<u8> {
         match self {
-            Self::Simple | Self::Svc { .. } => Some(0),
+            Self::Simple | Self::Svc(_) => Some(0),
             Self::Simulcast(simulcast) => u8::try_from(simulcast.current.spatial).ok(),
             Self::Pipe => None,
         }
@@ -314,10 +311,23 @@ impl Worker {
     /// Aims a Consumer at layers of its ladder, or at none.
     pub fn aim(&mut self, index: ConsumerIdx, target: Layers, now: Instant) {
         let Some(consumer) = self.consumers.get_mut(index) else { return };
-        let Forwarding::Simulcast(simulcast) = &mut consumer.forwarding else { return };
-        if target == simulcast.target {
+        if target == consumer.forwarding.target() {
             return;
         }
+        let simulcast = match &mut consumer.forwarding {
+            Forwarding::Simulcast(simulcast) => simulcast,
+            Forwarding::Svc(svc) => {
+                let (needs_key_frame, producer) = (svc.aim(target), consumer.producer);
+                if target == Layers::NONE {
+                    require_sync(&mut consumer.streams);
+                    self.notify_consumer_layers(index);
+                } else if needs_key_frame {
+                    self.request_key_frame(producer, 0, now);
+                }
+                return;
+            }
+            Forwarding::Simple | Forwarding::Pipe => return,
+        };
         simulcast.target = target;
         if target == Layers::NONE {
             simulcast.current = Layers::NONE;
@@ -343,9 +353,9 @@ impl Worker {
     ) -> wire::SetPreferredLayersResponse {
         let preferred_layers = match &mut self.consumers[index].forwarding {
             Forwarding::Simple | Forwarding::Pipe => None,
-            Forwarding::Svc { preferred, most, .. } => {
-                *preferred = Layers::clamped(asked, *most);
-                Some(*preferred)
+            Forwarding::Svc(svc) => {
+                svc.preferred = Layers::clamped(asked, svc.most);
+                Some(svc.preferred)
             }
             Forwarding::Simulcast(simulcast) => {
                 simulcast.preferred = Layers::clamped(asked, simulcast.most);
@@ -420,9 +430,6 @@ impl Worker {
         for stream in &mut consumer.streams {
             stream.send.pause();
         }
-        if let Forwarding::Svc { running, .. } = &mut consumer.forwarding {
-            *running = false;
-        }
         self.update_layers(index, Instant::now());
     }
 
@@ -431,7 +438,7 @@ impl Worker {
         let consumer = &self.consumers[index];
         let producer = consumer.producer;
         match &consumer.forwarding {
-            Forwarding::Simple | Forwarding::Svc { .. } => self.request_key_frame(producer, 0, now),
+            Forwarding::Simple | Forwarding::Svc(_) => self.request_key_frame(producer, 0, now),
             Forwarding::Simulcast(simulcast) => {
                 let (target, current) = (simulcast.target.spatial, simulcast.current.spatial);
                 for layer in [target, current] {

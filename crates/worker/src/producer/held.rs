@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use rtc::codec::layers::Layering;
 use rtc::codec::{PayloadInfo, vp8};
 use rtc::rtp::RtpHeader;
 use rtc::stream::sent::MAX_PADDING;
@@ -65,6 +66,8 @@ pub struct HeldPacket {
     payload_type: u8,
     info: PayloadInfo,
     descriptor: Option<vp8::Descriptor>,
+    layering: Layering,
+    announces: bool,
 }
 
 /// What a Producer holds, and for how long.
@@ -160,6 +163,8 @@ impl HeldPacket {
             payload_type: self.payload_type,
             info: self.info,
             descriptor: self.descriptor,
+            layering: self.layering,
+            announces: self.announces,
             forwarded: producer.parameters.extensions.forwarded(&self.header, packet),
         })
     }
@@ -186,6 +191,8 @@ impl Worker {
             payload_type: incoming.payload_type,
             info: incoming.info,
             descriptor: incoming.descriptor,
+            layering: incoming.layering,
+            announces: incoming.announces,
         });
         self.held.arena.extend_from_slice(incoming.packet);
         self.held.arena.extend_from_slice(&[0; MAX_EVENING]);
@@ -320,6 +327,8 @@ mod tests {
             payload_type: 0,
             info: PayloadInfo::default(),
             descriptor: None,
+            layering: Layering::Plain,
+            announces: false,
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use rtc::codec::{self, vp8};
+use rtc::codec;
 use rtc::rtp::{RtpError, RtpHeader, Ssrc, rtx};
 use rtc::stream::RtxParams;
 use rtc::stream::key_frame::KeyFrameRequests;
@@ -11,6 +11,7 @@ use rtc::stream::recv::{IncomingPacket, RecvEvent, RecvStream, Verdict};
 use rtc::stream::store::PacketStore;
 use worker_protocol::wire::{notification, producer as wire, rtp_parameters as rtp};
 
+use super::layering::{Activity, LayerSource};
 use super::{Producer, ProducerStream};
 use crate::consumer::egress::Incoming;
 use crate::consumer::stream_params;
@@ -120,6 +121,9 @@ impl Producer {
             ssrc,
             mapped_ssrc,
             codec: codec.kind,
+            layers: LayerSource::new(&self.parameters, encoding),
+            dependency: encoding.dependency,
+            activity: Activity::default(),
             recv,
             store: PacketStore::new(self.store_limits()),
             key_frames: KeyFrameRequests::new(self.key_frame_request_delay),
@@ -169,11 +173,8 @@ impl Worker {
         };
         let packet: &[u8] = packet;
         let payload = header.payload(packet);
-        let descriptor = if stream.codec == CodecKind::Vp8 { vp8::Descriptor::parse(payload) } else { None };
-        let info = match &descriptor {
-            Some(descriptor) => descriptor.info(header.marker),
-            None => codec::inspect(stream.codec.payload_kind(), payload, header.marker),
-        };
+        let look = stream.layers.read(stream.codec, &header, packet, payload);
+        let info = look.info;
         let incoming = IncomingPacket {
             seq: header.sequence.0,
             timestamp: header.timestamp,
@@ -236,6 +237,7 @@ impl Worker {
             let start = usize::from(header.header_len);
             stream.store.insert(accepted.seq, packet, start..start + payload.len(), now);
         }
+        let other_layers = stream.activity.note(info.spatial_layer, header.timestamp);
         let incoming = Incoming {
             packet,
             header,
@@ -247,9 +249,14 @@ impl Worker {
             newest: accepted.newest,
             payload_type,
             info,
-            descriptor,
+            descriptor: look.vp8,
+            layering: look.layering,
+            announces: look.announces,
             forwarded: producer.parameters.extensions.forwarded(&header, packet),
         };
+        if other_layers {
+            self.spatial_layers_changed(index, now);
+        }
         self.notify_video_orientation(index, &incoming);
         self.trace_producer_rtp(index, &incoming, found.rtx, now);
         self.hold(index, found.position, &incoming, now);
@@ -272,6 +279,16 @@ impl Worker {
             }
         }
         self.request_key_frame(index, encoding, now);
+    }
+
+    /// Other spatial layers of a stream flow than before: what Consumers can get has changed.
+    fn spatial_layers_changed(&mut self, index: ProducerIdx, now: Instant) {
+        if self.producers[index].stream_type != rtp::Type::Svc {
+            return;
+        }
+        for consumer in self.producers[index].consumers.clone() {
+            self.update_layers(consumer, now);
+        }
     }
 
     /// A stream appeared: Consumers may have waited for it.
