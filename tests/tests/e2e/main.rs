@@ -7,3 +7,5 @@ mod load;
 mod other_worker;
 mod plain;
 mod serving;
+mod stage;
+mod web_rtc;
