@@ -6,15 +6,25 @@
 //!
 //! What each measurement does precisely is said at the head of its module.
 
+pub mod capacity;
 pub mod client;
 pub mod fan_out;
 pub mod listeners;
+pub mod memory;
 pub mod publishers;
+pub mod requests;
 pub mod stage;
+pub mod table;
 
 use std::path::Path;
+use std::thread;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
+
+/// Runs a measurement on a thread of its own, so that its pinning ends with it.
+fn on_a_thread<T: Send>(measure: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    thread::scope(|scope| scope.spawn(measure).join().map_err(|_| anyhow!("the measurement panicked"))?)
+}
 
 /// Whether a path is an executable file, with a message that says what to do where it is not.
 ///

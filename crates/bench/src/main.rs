@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use bench::forward::fan_out::{self, Content};
+use bench::forward::fan_out::{self, Content, Hearing};
+use bench::forward::table::{Table, Target};
+use bench::forward::{capacity, memory, requests};
 use bench::server::Server;
 use bench::{forward, hostile, joins, record};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -43,7 +45,30 @@ enum Scenario {
     Audio,
     /// Six such audio streams, each at moments of its own, to 40 listeners (or --receivers).
     Speakers,
+    /// `video` under AES_CM_128_HMAC_SHA1_80.
+    CmSha1_80,
+    /// `video` with transport-cc and real feedback, against the same without: all receivers read.
+    TransportCc,
+    /// Packets a second before any loss, and the latency at half of that.
+    Capacity,
+    /// Bytes a transport, before and after its handshake, and a consumer.
+    Memory,
+    /// CPU a request, 50 in flight.
+    Requests,
 }
+
+/// Everything, in the order of the table.
+const ALL: [Scenario; 9] = [
+    Scenario::Video,
+    Scenario::Chromium,
+    Scenario::Audio,
+    Scenario::Speakers,
+    Scenario::CmSha1_80,
+    Scenario::TransportCc,
+    Scenario::Capacity,
+    Scenario::Memory,
+    Scenario::Requests,
+];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Suite {
@@ -54,15 +79,18 @@ enum Suite {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// CPU per forwarded packet, in units of a bare sendto of the same bytes.
+    /// What a worker costs: CPU per forwarded packet in units of a bare sendto, packets a second, latency, memory.
     #[command(
-        after_help = "Examples:\n  tureen-bench forward\n  tureen-bench forward audio --receivers 500\n  \
+        after_help = "Examples:\n  tureen-bench forward --all\n  tureen-bench forward video chromium\n  tureen-bench forward audio --receivers 500\n  \
         tureen-bench forward --worker-bin ./mediasoup-worker --worker-bin target/release/tureen-worker"
     )]
     Forward {
         /// What is measured, one after the other. Default: video audio.
         #[arg(value_enum)]
         scenario: Vec<Scenario>,
+        /// The whole table.
+        #[arg(long, conflicts_with = "scenario")]
+        all: bool,
         /// A worker's executable; give it several times to compare. Default: tureen-worker beside this program.
         #[arg(long)]
         worker_bin: Vec<PathBuf>,
@@ -75,9 +103,12 @@ enum Command {
         /// What protects it.
         #[arg(long, value_enum, default_value = "gcm256")]
         suite: Suite,
-        /// Consumers carry transport-wide sequence numbers.
+        /// Consumers carry transport-wide sequence numbers (without feedback).
         #[arg(long)]
         transport_cc: bool,
+        /// Objects and requests of a kind, for memory and requests.
+        #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u16).range(10..=5000))]
+        objects: u16,
     },
     /// Real joins and leaves against a running server, half of the leaves without goodbye.
     #[command(
@@ -151,35 +182,44 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<()> {
     match cli.command {
-        Command::Forward { mut scenario, worker_bin, receivers, seconds, suite, transport_cc } => {
+        Command::Forward {
+            mut scenario,
+            all,
+            worker_bin,
+            receivers,
+            seconds,
+            suite,
+            transport_cc,
+            objects,
+        } => {
             let workers = if worker_bin.is_empty() { vec![default_worker()?] } else { worker_bin };
-            if scenario.is_empty() {
+            if all {
+                scenario = ALL.to_vec();
+            } else if scenario.is_empty() {
                 scenario = vec![Scenario::Video, Scenario::Audio];
             }
-            let mut reports = Vec::new();
-            for &scenario in &scenario {
-                let content = content(scenario);
+            let mut table = Table::default();
+            for scenario in scenario {
                 for worker in &workers {
                     forward::worker_exists(worker)?;
-                    eprintln!("measuring {}: {} for {seconds} s …", worker.display(), content.name());
-                    let options = fan_out::Options {
+                    eprintln!("measuring {}: {scenario:?} …", worker.display());
+                    let run = Forward {
                         worker: worker.clone(),
-                        content,
-                        receivers: receivers.map_or(default_receivers(content), usize::from),
+                        receivers: receivers.map(usize::from),
                         windows: usize::from(seconds),
                         profile: profile(suite),
                         transport_cc,
+                        objects: usize::from(objects),
                     };
-                    reports.push((content, fan_out::run(&options)?));
+                    run.measure(scenario, &mut table)?;
                 }
             }
             if cli.output == Output::Json {
-                let reports: Vec<_> = reports.iter().map(|(_, report)| report).collect();
-                println!("{}", serde_json::to_string_pretty(&reports)?);
+                println!("{}", serde_json::to_string_pretty(&table)?);
             } else {
-                print_forward(&reports);
+                print!("{}", table.to_text());
             }
-            if reports.iter().any(|(_, report)| !report.is_valid()) {
+            if !table.is_valid() {
                 bail!("packets were lost or damaged on the way: these figures are not valid");
             }
             Ok(())
@@ -229,62 +269,76 @@ fn profile(suite: Suite) -> Profile {
     }
 }
 
-fn content(scenario: Scenario) -> Content {
-    match scenario {
-        Scenario::Video => Content::Video,
-        Scenario::Chromium => Content::Chromium,
-        Scenario::Audio => Content::Audio,
-        Scenario::Speakers => Content::Speakers,
-    }
+/// One worker's measurements.
+struct Forward {
+    worker: PathBuf,
+    receivers: Option<usize>,
+    windows: usize,
+    profile: Profile,
+    transport_cc: bool,
+    objects: usize,
 }
 
-/// So many that the packet rates are alike.
-fn default_receivers(content: Content) -> usize {
-    if content == Content::Speakers { 40 } else { 200 }
+impl Forward {
+    fn measure(self, scenario: Scenario, table: &mut Table) -> Result<()> {
+        let Self { worker, profile, .. } = self;
+        let fan_out = fan_out::Options {
+            worker: worker.clone(),
+            content: Content::Video,
+            receivers: self.receivers.unwrap_or(200),
+            windows: self.windows,
+            profile,
+            transport_cc: self.transport_cc,
+            hearing: Hearing::Few,
+        };
+        match scenario {
+            Scenario::Video => {
+                let most = if profile == Profile::AesCm128HmacSha1_80 { 0.80 } else { 0.55 };
+                table.fan_out(&fan_out::run(&fan_out)?, Some(Target::AtMost(most)), "2.6-2.9");
+            }
+            Scenario::CmSha1_80 => {
+                let options = fan_out::Options { profile: Profile::AesCm128HmacSha1_80, ..fan_out };
+                table.fan_out(&fan_out::run(&options)?, Some(Target::AtMost(0.80)), "2.6-2.9");
+            }
+            Scenario::Chromium => {
+                let options = fan_out::Options { content: Content::Chromium, ..fan_out };
+                table.fan_out(&fan_out::run(&options)?, Some(Target::AtMost(0.90)), "");
+            }
+            Scenario::Audio => {
+                let options = fan_out::Options { content: Content::Audio, ..fan_out };
+                table.fan_out(&fan_out::run(&options)?, Some(Target::AtMost(1.25)), "3.0-3.3");
+            }
+            Scenario::Speakers => {
+                // So many that the packet rate is like that of the others.
+                let receivers = self.receivers.unwrap_or(40);
+                let options = fan_out::Options { content: Content::Speakers, receivers, ..fan_out };
+                table.fan_out(&fan_out::run(&options)?, Some(Target::AtMost(1.10)), "");
+            }
+            Scenario::TransportCc => {
+                let plain = fan_out::Options { transport_cc: false, hearing: Hearing::All, ..fan_out };
+                let without = fan_out::run(&plain)?;
+                let hearing = Hearing::AllWithFeedback;
+                let with = fan_out::run(&fan_out::Options { transport_cc: true, hearing, ..plain })?;
+                table.feedback(&without, &with);
+            }
+            Scenario::Capacity => {
+                let receivers = fan_out.receivers;
+                table.capacity(&capacity::run(&capacity::Options { worker, receivers, profile })?);
+            }
+            Scenario::Memory => {
+                let objects = self.objects;
+                table.memory(&memory::run(&memory::Options { worker, objects, profile })?);
+            }
+            Scenario::Requests => {
+                let requests = self.objects;
+                table.requests(&requests::run(&requests::Options { worker, requests })?);
+            }
+        }
+        Ok(())
+    }
 }
 
 fn default_worker() -> Result<PathBuf> {
     let own = std::env::current_exe().context("this program does not know where it lies")?;
     Ok(own.with_file_name("tureen-worker"))
-}
-
-fn print_forward(reports: &[(Content, fan_out::Report)]) {
-    println!(
-        "CPU per forwarded packet; unit: one bare, unconnected sendto of the same bytes to the same addresses on the"
-    );
-    println!("same core, in turns. Receivers do not read: the kernel drops at their full buffers.");
-    println!();
-    println!(
-        "{:<16} {:>8} {:>4} {:>3} {:>24} {:>6} {:>9} {:>9} {:>6} {:>8}",
-        "worker", "stream", "N", "x", "suite", "bytes", "worker ns", "sendto ns", "units", "stock *"
-    );
-    for (content, r) in reports {
-        let name = r
-            .worker
-            .file_name()
-            .map_or_else(|| r.worker.display().to_string(), |n| n.to_string_lossy().into());
-        println!(
-            "{name:<16} {:>8} {:>4} {:>3} {:>24} {:>6.0} {:>9.0} {:>9.0} {:>6.2} {:>8}{}",
-            r.content,
-            r.receivers,
-            r.streams,
-            r.profile,
-            r.datagram_bytes,
-            r.worker_ns,
-            r.sendto_ns,
-            r.units,
-            fan_out::stock_units(*content),
-            if r.is_valid() { "" } else { "  NOT VALID: packets missing" }
-        );
-        println!(
-            "{:<16} forwarded {} packets; of {} checked, {} missing, {} damaged",
-            "", r.forwarded, r.checked, r.missing, r.damaged
-        );
-    }
-    println!();
-    println!("N receivers of x streams each.");
-    println!(
-        "* stock mediasoup-worker 3.27.1, 200 receivers, as measured elsewhere on a like machine; to measure it here:"
-    );
-    println!("  --worker-bin PATH");
 }

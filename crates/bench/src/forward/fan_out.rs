@@ -4,15 +4,18 @@
 //! per stream. Windows of forwarding and of bare sending take turns; the bare sender sends datagrams of the sizes that
 //! were just forwarded, each to every receiver, one `sendto` a datagram. Receivers do not read: their buffers are full,
 //! and the kernel drops what is sent to them after doing all of its work, cutting a run of segments included. A few are
-//! read and checked.
+//! read and checked; with [`Hearing::All`] every one is.
+//!
+//! Feedback comes from the thread that reads all receivers, on the other core: the kernel does the work of sending it
+//! there, and the worker pays for reading it, authenticating it and what it makes of it. Arrivals are those of the
+//! kernel's stamps, so that reading each five milliseconds does not look like jitter.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, ensure};
 use rtc::srtp::Profile;
 use serde::Serialize;
 
@@ -49,6 +52,17 @@ pub enum Content {
     Speakers,
 }
 
+/// Who reads what is forwarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hearing {
+    /// Four receivers read, the others' buffers are full.
+    Few,
+    /// All receivers read.
+    All,
+    /// All receivers read and answer with transport-cc feedback, each at an interval of its own from 50 to 100 ms.
+    AllWithFeedback,
+}
+
 /// What to measure.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -64,6 +78,8 @@ pub struct Options {
     pub profile: Profile,
     /// Whether consumers carry transport-wide sequence numbers.
     pub transport_cc: bool,
+    /// Who reads.
+    pub hearing: Hearing,
 }
 
 /// What came out.
@@ -81,6 +97,8 @@ pub struct Report {
     pub profile: &'static str,
     /// Whether consumers carried transport-wide sequence numbers.
     pub transport_cc: bool,
+    /// Transport-cc feedback packets that receivers sent.
+    pub feedback_packets: u64,
     /// Packets that the worker was to forward in the measured windows.
     pub forwarded: u64,
     /// Bytes of a datagram on average, as checked receivers got them.
@@ -147,10 +165,7 @@ impl Report {
 /// # Errors
 /// Where the worker refuses something, a handshake fails, or the machine has only one core.
 pub fn run(options: &Options) -> Result<Report> {
-    // On a thread of its own, so that the pinning ends with it.
-    thread::scope(|scope| {
-        scope.spawn(|| measure(options)).join().map_err(|_| anyhow!("the measurement panicked"))?
-    })
+    super::on_a_thread(|| measure(options))
 }
 
 fn measure(options: &Options) -> Result<Report> {
@@ -177,9 +192,13 @@ fn measure(options: &Options) -> Result<Report> {
             let ssrc = ssrc_of(stream);
             stage.router.consume(&transport, producer, media, *producer_ssrc, ssrc, rtx(ssrc))?;
         }
-        if i < CHECKED {
+        if options.hearing != Hearing::Few || is_checked(i, options.receivers) {
             client.widen_buffer()?;
-            checked.push(Listener::new(client, (0..stream_count).map(ssrc_of)));
+            let mut listener = Listener::new(client, (0..stream_count).map(ssrc_of))?;
+            if options.hearing == Hearing::AllWithFeedback {
+                listener.give_feedback(i as f64 / options.receivers as f64);
+            }
+            checked.push(listener);
         } else {
             client.shrink_buffer()?;
             deaf.push(client);
@@ -189,7 +208,7 @@ fn measure(options: &Options) -> Result<Report> {
     let listening = Listening::start(checked, stage.other_core)?;
     let mut publishers = Publishers::new(streams, phases);
     publishers.send_for(WARM_UP, &mut Vec::new())?;
-    let overhead = overhead(options);
+    let overhead = overhead(options.transport_cc, options.profile);
     let mut worker_cpu = Duration::ZERO;
     let mut bare = SendtoCost::default();
     let mut packets = 0;
@@ -214,6 +233,7 @@ fn measure(options: &Options) -> Result<Report> {
         streams: stream_count,
         profile: options.profile.name(),
         transport_cc: options.transport_cc,
+        feedback_packets: listeners.iter().map(Listener::feedback_packets).sum(),
         forwarded,
         datagram_bytes: 0.0,
         worker_ns,
@@ -240,19 +260,15 @@ fn measure(options: &Options) -> Result<Report> {
     Ok(report)
 }
 
-/// What forwarding adds to a payload: fixed header, one-byte extensions as the consumer writes them, tag.
-fn overhead(options: &Options) -> usize {
-    // MID "0" (2 B), abs-send-time (4 B), transport-cc (3 B), padded to words, behind the extension's own word.
-    let extensions = 2 + 4 + if options.transport_cc { 3 } else { 0 };
-    12 + 4 + usize::next_multiple_of(extensions, 4) + options.profile.rtp_overhead()
+/// Whether receiver `i` is one of the few that are checked: the last of each quarter, as late as any in the order in
+/// which consumers were made.
+pub(super) fn is_checked(i: usize, receivers: usize) -> bool {
+    (i + 1) * CHECKED / receivers > i * CHECKED / receivers
 }
 
-/// Stock mediasoup-worker's figure for a comparable case, in units of a bare `sendto`, as `docs/performance.md` quotes
-/// it: it was measured on another day, so only the ratio is given.
-pub fn stock_units(content: Content) -> &'static str {
-    match content {
-        Content::Video => "2.6-2.9",
-        Content::Audio => "3.0-3.3",
-        Content::Chromium | Content::Speakers => "-",
-    }
+/// What forwarding adds to a payload: fixed header, one-byte extensions as the consumer writes them, tag.
+pub(super) fn overhead(transport_cc: bool, profile: Profile) -> usize {
+    // MID "0" (2 B), abs-send-time (4 B), transport-cc (3 B), padded to words, behind the extension's own word.
+    let extensions = 2 + 4 + if transport_cc { 3 } else { 0 };
+    12 + 4 + usize::next_multiple_of(extensions, 4) + profile.rtp_overhead()
 }

@@ -21,7 +21,6 @@ struct Publisher {
     source: Source,
     /// When the stream began, had it never paused.
     start: Instant,
-    is_active: bool,
 }
 
 /// All streams.
@@ -30,6 +29,7 @@ pub struct Publishers {
     all: Vec<Publisher>,
     /// Up to where a stream's phase is drawn anew when sending resumes.
     phases: Duration,
+    speed: f64,
     random: StdRng,
     reader: ArrivalReader,
 }
@@ -38,20 +38,19 @@ impl Publishers {
     /// Streams that begin together after each pause, or each at a moment of its own within `phases`.
     pub fn new(streams: Vec<(Client, Source)>, phases: Duration) -> Self {
         let start = Instant::now();
-        let publisher = |(client, source)| Publisher { client, source, start, is_active: true };
+        let publisher = |(client, source)| Publisher { client, source, start };
         Self {
             all: streams.into_iter().map(publisher).collect(),
             phases,
+            speed: 1.0,
             random: StdRng::seed_from_u64(SEED),
             reader: ArrivalReader::new(),
         }
     }
 
-    /// Only the first `count` streams send from now on.
-    pub fn activate(&mut self, count: usize) {
-        for (i, publisher) in self.all.iter_mut().enumerate() {
-            publisher.is_active = i < count;
-        }
+    /// From now on every stream sends this many times as many frames a second as it was made for.
+    pub fn set_speed(&mut self, speed: f64) {
+        self.speed = speed;
     }
 
     /// SSRC and packets sent so far, by stream.
@@ -59,7 +58,7 @@ impl Publishers {
         self.all.iter().map(|publisher| (publisher.source.ssrc(), publisher.source.packets()))
     }
 
-    /// Sends for `duration` from now on what the active streams have for such a time; appends the length of each
+    /// Sends for `duration` from now on what the streams have for such a time; appends the length of each
     /// payload to `sizes`. Packets carry the time of sending by the clock of [`arrival`].
     ///
     /// # Errors
@@ -69,14 +68,16 @@ impl Publishers {
         let end = begin + duration;
         for publisher in &mut self.all {
             // Streams go on where they paused.
-            let phase = self.phases.mul_f64(self.random.random::<f64>());
-            publisher.start = begin.checked_sub(publisher.source.due()).unwrap_or(begin) + phase;
+            let phase = self.phases.mul_f64(self.random.random::<f64>() / self.speed);
+            let sent = publisher.source.due().div_f64(self.speed);
+            publisher.start = begin.checked_sub(sent).unwrap_or(begin) + phase;
         }
         loop {
-            let active = self.all.iter_mut().filter(|publisher| publisher.is_active);
-            let next = active.min_by_key(|publisher| publisher.start + publisher.source.due());
-            let Some(publisher) = next else { break };
-            let due = publisher.start + publisher.source.due();
+            let due_at = |publisher: &Publisher| publisher.start + publisher.source.due().div_f64(self.speed);
+            let Some(publisher) = self.all.iter_mut().min_by_key(|publisher| due_at(publisher)) else {
+                break;
+            };
+            let due = due_at(publisher);
             if due >= end {
                 break;
             }

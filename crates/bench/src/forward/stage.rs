@@ -1,7 +1,9 @@
 //! What every measurement begins with: a worker on a core of its own, a Router in it, and peers that connect to it.
 
+use std::fs;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,12 +13,14 @@ use rtc::srtp::Profile;
 use super::client::Client;
 use crate::channel::Worker;
 use crate::endpoint::{Endpoint, Identity};
-use crate::router::Router;
+use crate::router::{RemoteTransport, Router};
 use crate::sendto::{Sendto, SendtoCost};
 use crate::{arrival, cpu};
 
 /// The longest datagram that is sent bare.
 const MAX_DATAGRAM: usize = 1_500;
+/// Requests in flight where many are made.
+pub const IN_FLIGHT: usize = 50;
 /// How long ICE and DTLS may take on loopback.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -59,13 +63,49 @@ impl Stage {
     /// Where the worker refuses, the handshake fails, or another SRTP profile comes out.
     pub fn connect(&mut self) -> Result<(Client, String)> {
         let remote = self.router.web_rtc_transport()?;
+        let client = self.handshake(&remote)?;
+        Ok((client, remote.id))
+    }
+
+    /// New WebRtcTransports that nobody has connected to, made with requests in flight.
+    ///
+    /// # Errors
+    /// The worker's refusal.
+    pub fn transports(&mut self, count: usize) -> Result<Vec<RemoteTransport>> {
+        let (ids, asks): (Vec<_>, Vec<_>) = (0..count).map(|_| self.router.web_rtc_transport_ask()).unzip();
+        let answers = self.router.worker.pipeline(asks, IN_FLIGHT)?;
+        ids.into_iter().zip(answers).map(|(id, answer)| RemoteTransport::of(id, answer)).collect()
+    }
+
+    /// Connects a peer to a transport.
+    ///
+    /// # Errors
+    /// As [`Stage::connect`].
+    pub fn handshake(&mut self, remote: &RemoteTransport) -> Result<Client> {
         let socket = UdpSocket::bind("127.0.0.1:0").context("cannot bind a loopback socket")?;
         self.router.connect_web_rtc(&remote.id, self.identity.fingerprint())?;
-        let mut endpoint = Endpoint::new(&self.identity, &remote, Instant::now())?;
+        let mut endpoint = Endpoint::new(&self.identity, remote, Instant::now())?;
         endpoint.connect_blocking(&socket, CONNECT_DEADLINE).context("a synthetic peer could not connect")?;
         ensure!(endpoint.profile() == Some(self.profile), "another SRTP profile came out");
         arrival::prepare(&socket)?;
-        Ok((Client::new(socket, endpoint), remote.id))
+        Ok(Client::new(socket, endpoint))
+    }
+
+    /// The SHA-256 fingerprint of the certificate that all peers here share.
+    pub fn fingerprint(&self) -> &str {
+        self.identity.fingerprint()
+    }
+
+    /// Lets the kernel prefer the worker and the bench to everything else on the machine, for figures that are about
+    /// time and not about CPU time. `false` where that is not permitted.
+    pub fn prefer(&self) -> bool {
+        // Where sessions share a machine (autogroup), theirs is the priority that counts.
+        let session = fs::write("/proc/self/autogroup", "-19");
+        let tasks = [std::process::id(), self.pid].map(|pid| fs::read_dir(format!("/proc/{pid}/task")));
+        let threads = tasks.into_iter().flatten().flatten().flatten().map(|task| task.file_name());
+        let threads = Command::new("renice").args(["-n", "-19", "-p"]).args(threads).output();
+        let has_no_sessions = !Path::new("/proc/self/autogroup").exists();
+        (session.is_ok() || has_no_sessions) && threads.is_ok_and(|output| output.status.success())
     }
 
     /// CPU time that the worker has used so far.
