@@ -14,6 +14,10 @@ use super::{
 use crate::{rate::RateCounter, rtcp::compact_delay};
 use std::time::{Duration, Instant};
 
+/// Packets are repeated for three round trips, for so long at least, and as long as the producer's are stored at most:
+/// what comes later a decoder has given up.
+const SHORTEST_WINDOW: Duration = Duration::from_secs(1);
+const WINDOW_ROUND_TRIPS: u32 = 3;
 /// Round trip assumed until one is measured.
 const DEFAULT_RTT: Duration = Duration::from_millis(100);
 /// A stream that sent nothing for so long cannot tell where its RTP timeline is: it makes no sender report.
@@ -91,7 +95,7 @@ impl SendStream {
     #[must_use]
     pub fn new(params: StreamParams, first_rtx_seq: u16, now: Instant) -> Self {
         Self {
-            sent: params.use_nack.then(|| SentMap::new(params.retransmission_window(), now)),
+            sent: params.use_nack.then(|| SentMap::new(SHORTEST_WINDOW, now)),
             next_rtx_seq: u64::from(first_rtx_seq),
             repeat_credit: INITIAL_REPEAT_CREDIT,
             repeats_refused: 0,
@@ -190,6 +194,10 @@ impl SendStream {
     pub fn on_receiver_report(&mut self, block: &ReportBlock, wall: NtpTime, now: Instant) {
         if let Some(rtt) = round_trip(wall, block.last_sr, block.delay_since_last_sr) {
             self.rtt = Some(rtt);
+            if let Some(sent) = &mut self.sent {
+                let longest = self.params.retransmission_window();
+                sent.set_window((rtt * WINDOW_ROUND_TRIPS).clamp(SHORTEST_WINDOW, longest));
+            }
         }
         self.packets_lost = block.cumulative_lost;
         self.fraction_lost = block.fraction_lost;

@@ -6,12 +6,14 @@
 //! went out first: an AEAD must never see one nonce with two plaintexts.
 
 use arrayvec::ArrayVec;
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// The ring grows by this many packets…
-const GROWTH: usize = 64;
-/// …to this many at most: 2 s of 1,280 packets/s.
-const MAX_PACKETS: usize = 2560;
+/// Packets whose records are allocated together. What is remembered grows and moves on by so many: nothing is ever copied
+/// to a larger place, which would leave a hole of every size it once had.
+const BLOCK: u64 = 32;
+/// So many blocks at most: 2 s of 1,280 packets/s.
+const MAX_BLOCKS: usize = 80;
 /// Rewrites (layer switches, mostly) that packets still in the ring may refer to.
 const MAX_REWRITES: usize = 8;
 /// Resolution of send times.
@@ -46,15 +48,17 @@ pub struct SentPacket {
 /// Padding that can be remembered.
 pub const MAX_PADDING: u8 = 3;
 
-/// Ring of the latest sent packets of one outgoing stream, by sequence number.
+/// The latest sent packets of one outgoing stream, by sequence number.
 #[derive(Clone, Debug)]
 pub struct SentMap {
     /// Packets older than this are not repeated.
     window: Duration,
     start: Instant,
     newest: Option<u64>,
-    /// The slot of a packet is its sequence number modulo the length.
-    entries: Vec<Entry>,
+    /// Consecutive blocks, each from a multiple of its length on; the last holds the newest packet.
+    blocks: VecDeque<Box<Block>>,
+    /// The first number of the first block.
+    first: u64,
     rewrites: ArrayVec<Rewrite, MAX_REWRITES>,
     /// Identity of the last of `rewrites`; those before have the preceding ones.
     newest_rewrite: u16,
@@ -84,6 +88,8 @@ struct Entry {
     /// Whether the slot is taken, the marker, the padding, and how often it was repeated.
     state: u8,
 }
+
+type Block = [Entry; BLOCK as usize];
 
 const PRESENT: u8 = 0x80;
 const MARKER: u8 = 0x40;
@@ -117,31 +123,30 @@ impl SentMap {
             window,
             start: now,
             newest: None,
-            entries: Vec::new(),
+            blocks: VecDeque::new(),
+            first: 0,
             rewrites: ArrayVec::new_const(),
             newest_rewrite: 0,
         }
     }
 
+    /// Changes how long a packet may be repeated.
+    pub const fn set_window(&mut self, window: Duration) {
+        self.window = window;
+    }
+
     /// Remembers a packet that goes out. `false` when it was sent before (do not send it again: receivers
     /// would drop it) or lies before all that is remembered.
     pub fn insert(&mut self, packet: &SentPacket, now: Instant) -> bool {
-        if self.entries.is_empty() {
-            self.entries = vec![Entry::default(); GROWTH];
+        if self.newest.is_none_or(|newest| packet.seq > newest) {
+            self.advance(packet.seq, now);
         }
-        let newest = self.newest.unwrap_or(packet.seq);
-        if packet.seq > newest || self.newest.is_none() {
-            self.advance(newest, packet.seq, now);
-        } else if newest - packet.seq >= self.entries.len() as u64 {
-            return false;
-        }
-        let slot = self.slot(packet.seq);
-        if self.entries[slot].state & PRESENT != 0 {
+        if self.entry(packet.seq).is_none_or(|entry| entry.state & PRESENT != 0) {
             return false;
         }
         let (rewrite, origin_delta) = self.rewrite_of(packet);
         let [_, high, middle, low] = packet.abs_send_time.to_be_bytes();
-        self.entries[slot] = Entry {
+        let entry = Entry {
             origin_delta,
             transport_seq: packet.transport_seq,
             sent_at: self.tick(now),
@@ -152,27 +157,30 @@ impl SentMap {
                 | if packet.marker { MARKER } else { 0 }
                 | packet.padding.min(MAX_PADDING) << PADDING_SHIFT,
         };
-        true
+        self.entry_mut(packet.seq).is_some_and(|slot| {
+            *slot = entry;
+            true
+        })
     }
 
     /// Shows the memory that the next packet will be remembered in, so that it can be fetched ahead.
     pub fn show_next(&self, show: impl FnOnce(&[u8])) {
-        let Some(newest) = self.newest.filter(|_| !self.entries.is_empty()) else { return };
-        let entry = &self.entries[self.slot(newest + 1)];
-        show(std::slice::from_ref(&entry.state));
+        // Behind the last block comes the first, as a rule.
+        let next = self.newest.and_then(|newest| {
+            self.entry(newest.wrapping_add(1)).or_else(|| self.blocks.front().map(|block| &block[0]))
+        });
+        if let Some(entry) = next {
+            show(std::slice::from_ref(&entry.state));
+        }
     }
 
     /// The packet that a NACK asks for; when it is to be repeated, the repeat is counted as sent now.
     pub fn request(&mut self, seq: u16, rtt: Duration, now: Instant) -> Lookup {
         let Some(newest) = self.newest else { return Lookup::Unknown };
         let behind = u64::from((newest as u16).wrapping_sub(seq));
-        if behind >= self.entries.len() as u64 || behind > newest {
-            return Lookup::Unknown;
-        }
-        let seq = newest - behind;
+        let Some(seq) = newest.checked_sub(behind) else { return Lookup::Unknown };
         let tick = self.tick(now);
-        let slot = self.slot(seq);
-        let entry = self.entries[slot];
+        let Some(&entry) = self.entry(seq) else { return Lookup::Unknown };
         let repeats = entry.state & REPEATS;
         let age = TICK * u32::from(tick.wrapping_sub(entry.sent_at));
         if entry.state & PRESENT == 0 || age > self.window {
@@ -195,26 +203,34 @@ impl SentMap {
             marker: entry.state & MARKER != 0,
             padding: entry.state >> PADDING_SHIFT & MAX_PADDING,
         };
-        self.entries[slot].state += 1;
-        self.entries[slot].sent_at = tick;
+        if let Some(entry) = self.entry_mut(seq) {
+            entry.state += 1;
+            entry.sent_at = tick;
+        }
         Lookup::Repeat { packet, first: repeats == 0 }
     }
 
-    /// Forgets all packets (the consumer was paused); keeps the memory.
+    /// Forgets all packets (the consumer was paused), and frees their memory.
     pub fn clear(&mut self) {
         self.newest = None;
-        self.entries.fill(Entry::default());
+        self.blocks = VecDeque::new();
         self.rewrites.clear();
     }
 
     /// Bytes of memory held beyond the struct itself.
     #[must_use]
     pub fn allocated_bytes(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry>()
+        self.blocks.len() * size_of::<Block>() + self.blocks.capacity() * size_of::<Box<Block>>()
     }
 
-    fn slot(&self, seq: u64) -> usize {
-        (seq % self.entries.len() as u64) as usize
+    fn entry(&self, seq: u64) -> Option<&Entry> {
+        let at = seq.checked_sub(self.first)?;
+        Some(&self.blocks.get((at / BLOCK) as usize)?[(at % BLOCK) as usize])
+    }
+
+    fn entry_mut(&mut self, seq: u64) -> Option<&mut Entry> {
+        let at = seq.checked_sub(self.first)?;
+        Some(&mut self.blocks.get_mut((at / BLOCK) as usize)?[(at % BLOCK) as usize])
     }
 
     fn tick(&self, now: Instant) -> u16 {
@@ -224,49 +240,36 @@ impl SentMap {
         (since.as_secs() * TICKS_PER_SECOND + u64::from(within)) as u16
     }
 
-    /// Makes `seq` the newest: frees the slots up to it, and grows first if that would forget a packet that
-    /// may still be asked for.
-    fn advance(&mut self, newest: u64, seq: u64, now: Instant) {
-        let steps = seq - newest;
-        let mut len = self.entries.len() as u64;
-        // The usual case, in one look at the slot: the next packet takes the place of one that is old enough, or of none.
-        if steps == 1 {
-            let slot = self.slot(seq);
-            let oldest = self.entries[slot];
-            let age = TICK * u32::from(self.tick(now).wrapping_sub(oldest.sent_at));
-            if oldest.state & PRESENT == 0 || age > self.window || self.entries.len() >= MAX_PACKETS {
-                self.entries[slot] = Entry::default();
-                self.newest = Some(seq);
-                return;
-            }
-        }
-        if self.newest.is_some() && steps < len {
-            let oldest_forgotten = self.entries[self.slot(seq)];
-            let age = TICK * u32::from(self.tick(now).wrapping_sub(oldest_forgotten.sent_at));
-            if oldest_forgotten.state & PRESENT != 0 && age <= self.window && self.entries.len() < MAX_PACKETS
-            {
-                self.grow(newest);
-                len = self.entries.len() as u64;
-            }
-        }
-        // Numbers that were skipped may be filled later; their slots must not hold older packets.
-        for skipped in (seq - steps.min(len - 1))..=seq {
-            let slot = self.slot(skipped);
-            if self.newest.is_none() || skipped > newest {
-                self.entries[slot] = Entry::default();
-            }
+    /// Makes `seq` the newest. A new block takes the place of the first where that is old enough, or there are too many.
+    fn advance(&mut self, seq: u64, now: Instant) {
+        let block = seq - seq % BLOCK;
+        let distance = block.saturating_sub(self.first) / BLOCK;
+        let is_jump = distance >= (self.blocks.len() + MAX_BLOCKS) as u64;
+        if self.newest.is_none() || is_jump {
+            self.blocks.truncate(1);
+            self.blocks.iter_mut().for_each(|block| **block = Block::default());
+            self.first = block;
         }
         self.newest = Some(seq);
+        while self.first + self.blocks.len() as u64 * BLOCK <= block {
+            let is_full = self.blocks.len() >= MAX_BLOCKS;
+            let is_free = is_full || self.blocks.front().is_some_and(|first| self.is_forgotten(first, now));
+            match if is_free { self.blocks.pop_front() } else { None } {
+                Some(mut reused) => {
+                    *reused = Block::default();
+                    self.blocks.push_back(reused);
+                    self.first += BLOCK;
+                }
+                None => self.blocks.push_back(Box::default()),
+            }
+        }
     }
 
-    fn grow(&mut self, newest: u64) {
-        let old_len = self.entries.len() as u64;
-        let new_len = (self.entries.len() + GROWTH).min(MAX_PACKETS);
-        let mut grown = vec![Entry::default(); new_len];
-        for seq in (newest + 1).saturating_sub(old_len)..=newest {
-            grown[(seq % new_len as u64) as usize] = self.entries[self.slot(seq)];
-        }
-        self.entries = grown;
+    /// Whether nothing in the block may be repeated any more.
+    fn is_forgotten(&self, block: &Block, now: Instant) -> bool {
+        let tick = self.tick(now);
+        let age = |entry: &Entry| TICK * u32::from(tick.wrapping_sub(entry.sent_at));
+        block.iter().all(|entry| entry.state & PRESENT == 0 || age(entry) > self.window)
     }
 
     /// The identity of the rewrite that the packet shares, made if there is none, and its origin within it.
