@@ -116,7 +116,6 @@ impl Resets {
     }
 
     /// Takes a RE-CONFIG chunk. Returns what is to be answered, and the streams that the peer reset (`Some(None)`: all).
-    #[expect(clippy::type_complexity, reason = "two optional results, read at once")]
     pub(super) fn handle(
         &mut self,
         value: &[u8],
@@ -157,7 +156,6 @@ impl Resets {
     }
 
     /// RFC 6525 section 5.2.2.
-    #[expect(clippy::type_complexity, reason = "a result and what came of it")]
     fn peer_request(
         &mut self,
         number: u32,

@@ -11,7 +11,7 @@ use crate::sctp::cookie::Cookie;
 use crate::sctp::packet::{Header, Init, PacketWriter, kind};
 use crate::sctp::{SctpEvent, SctpState};
 
-/// Streams offered in both directions: one less than there are numbers, of which RFC 8832 keeps the last.
+/// Streams offered in both directions: all that a count of 16 bits can say.
 const MAX_STREAMS: u16 = 65_535;
 
 impl SctpAssociation {
@@ -89,8 +89,9 @@ impl SctpAssociation {
             peer_tag: init.tag,
             peer_tsn: init.tsn,
             peer_window: init.window,
-            outbound_streams: MAX_STREAMS.min(init.inbound_streams),
-            inbound_streams: MAX_STREAMS.min(init.outbound_streams),
+            // What we offer is the most there is: what the peer takes is what both agree on.
+            outbound_streams: init.inbound_streams,
+            inbound_streams: init.outbound_streams,
             forward_tsn: init.forward_tsn,
             reconfig: init.reconfig,
             tie_tags,
@@ -127,8 +128,9 @@ impl SctpAssociation {
             peer_tag: init.tag,
             peer_tsn: init.tsn,
             peer_window: init.window,
-            outbound_streams: MAX_STREAMS.min(init.inbound_streams),
-            inbound_streams: MAX_STREAMS.min(init.outbound_streams),
+            // What we offer is the most there is: what the peer takes is what both agree on.
+            outbound_streams: init.inbound_streams,
+            inbound_streams: init.outbound_streams,
             forward_tsn: init.forward_tsn,
             reconfig: init.reconfig,
             tie_tags: (0, 0),
@@ -233,6 +235,7 @@ fn random() -> u32 {
     u32::from_be_bytes(bytes)
 }
 
+#[expect(clippy::expect_used, reason = "without randomness there is no tag that a stranger could not guess")]
 fn fill(bytes: &mut [u8]) {
     aws_lc_rs::rand::fill(bytes).expect("the generator is seeded by the system, which does not fail at it");
 }

@@ -243,7 +243,7 @@ fn mutate(packet: &mut Vec<u8>, random: &mut Random) {
     }
     if random.chance(0.9) {
         packet[8..12].fill(0);
-        let checksum = !super::super::crc32c::update(u32::MAX, packet);
+        let checksum = !crc32c::update(u32::MAX, packet);
         packet[8..12].copy_from_slice(&checksum.to_le_bytes());
     }
 }
