@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use media::{
     AudioLevelObserver, AudioLevelObserverOptions, Consumer, ConsumerEvent, ConsumerLayers, ConsumerOptions,
-    DtlsState, EventReceiver, EventSender, MediaError, MediaEvent, Producer, ProducerEvent, ProducerOptions,
-    RefusalKind, Router, RouterOptions, TransportEvent, WebRtcListen, WebRtcServer, WebRtcTransport,
-    WebRtcTransportOptions, WorkerPool,
+    DataConsumer, DataProducer, DataProducerOptions, DtlsState, EventReceiver, EventSender, MediaError,
+    MediaEvent, Producer, ProducerEvent, ProducerOptions, RefusalKind, Router, RouterOptions, TransportEvent,
+    WebRtcListen, WebRtcServer, WebRtcTransport, WebRtcTransportOptions, WorkerPool,
 };
 use ortc::RtpCodecCapability;
 use room::{
-    ConsumerCreated, ConsumerId, Event, Layers, MediaDone, MediaFailure, MediaOp, OpId, ProducerId, StatsOf,
-    TransportId, TransportInfo, Volume,
+    ConsumerCreated, ConsumerId, DataConsumerCreated, DataConsumerId, DataProducerId, Event, Layers,
+    MediaDone, MediaFailure, MediaOp, OpId, ProducerId, StatsOf, TransportId, TransportInfo, Volume,
 };
 use serde::Serialize;
 use tracing::warn;
@@ -82,6 +82,8 @@ enum Outcome {
     Transport(WebRtcTransport),
     Producer(Producer, TransportId),
     Consumer(Consumer, TransportId, ProducerId),
+    DataProducer(DataProducer, TransportId),
+    DataConsumer(DataConsumer, TransportId, DataProducerId),
 }
 
 /// Where a room lives: a router on one worker.
@@ -210,6 +212,7 @@ impl MediaSide {
                     ice_parameters: beginning.ice_parameters.clone(),
                     ice_candidates: beginning.ice_candidates.clone(),
                     dtls_parameters: beginning.dtls_parameters.clone(),
+                    sctp_parameters: beginning.sctp_parameters,
                 };
                 self.objects.add_transport(id, transport);
                 MediaDone::Transport(Box::new(info))
@@ -230,13 +233,24 @@ impl MediaSide {
                 self.objects.add_consumer(id, transport, producer, consumer);
                 MediaDone::Consumer(Box::new(created))
             }
+            Outcome::DataProducer(producer, transport) => {
+                let id = DataProducerId::new(producer.id().as_str());
+                self.objects.add_data_producer(id.clone(), transport, producer);
+                MediaDone::DataProducer(id)
+            }
+            Outcome::DataConsumer(consumer, transport, producer) => {
+                let id = DataConsumerId::new(consumer.id().as_str());
+                let stream = *consumer.sctp_stream_parameters();
+                self.objects.add_data_consumer(id.clone(), transport, producer, consumer);
+                MediaDone::DataConsumer(DataConsumerCreated { id, stream })
+            }
         }
     }
 
     fn work(&mut self, what: MediaOp) -> Outcomes {
         match what {
             MediaOp::CreateRouter => self.create_router(),
-            MediaOp::CreateTransport { force_tcp } => self.create_transport(force_tcp),
+            MediaOp::CreateTransport { force_tcp, data } => self.create_transport(force_tcp, data),
             MediaOp::ConnectTransport { transport, dtls_parameters } => self
                 .on_transport(&transport, |transport| async move {
                     transport.connect(&dtls_parameters).await.map(|_| MediaDone::Done)
@@ -304,6 +318,41 @@ impl MediaSide {
                 self.on_consumer(&id, move |consumer| async move { consumer.set_priority(priority).await })
             }
             MediaOp::Stats(of) => self.stats(of),
+            MediaOp::ProduceData { transport, stream, label, protocol } => {
+                let Some(handle) = self.objects.transport(&transport) else { return gone("transport") };
+                let options = DataProducerOptions {
+                    id: None,
+                    sctp_stream_parameters: stream,
+                    label,
+                    protocol,
+                    paused: false,
+                };
+                Box::pin(async move {
+                    let producer = handle.transport().produce_data(options).await.map_err(failure)?;
+                    Ok(Outcome::DataProducer(producer, transport))
+                })
+            }
+            MediaOp::ConsumeData { transport, data_producer } => {
+                let handles =
+                    (self.objects.transport(&transport), self.objects.data_producer(&data_producer));
+                let (Some(handle), Some(of)) = handles else { return gone("transport or data producer") };
+                Box::pin(async move {
+                    let consumer = handle.transport().consume_data(&of, true).await.map_err(failure)?;
+                    Ok(Outcome::DataConsumer(consumer, transport, data_producer))
+                })
+            }
+            MediaOp::ResumeDataConsumer(id) => match self.objects.data_consumer(&id) {
+                Some(consumer) => done(async move { consumer.resume().await }),
+                None => gone("data consumer"),
+            },
+            MediaOp::CloseDataProducer(id) => match self.objects.remove_data_producer(&id) {
+                Some(removed) => done(removed.close_by(|producer| async move { producer.close().await })),
+                None => nothing_to_do(),
+            },
+            MediaOp::CloseDataConsumer(id) => match self.objects.remove_data_consumer(&id) {
+                Some(consumer) => done(async move { consumer.close().await }),
+                None => nothing_to_do(),
+            },
         }
     }
 
@@ -347,11 +396,12 @@ impl MediaSide {
         })
     }
 
-    fn create_transport(&mut self, force_tcp: bool) -> Outcomes {
+    fn create_transport(&mut self, force_tcp: bool, data: bool) -> Outcomes {
         let Some(home) = &self.home else { return gone("router") };
         let router = home.router.clone();
         let options = WebRtcTransportOptions {
             enable_udp: !force_tcp,
+            enable_sctp: data,
             initial_available_outgoing_bitrate: self.settings.initial_outgoing_bitrate,
             ice_consent_timeout_s: self.settings.ice_consent_timeout_s,
             ..WebRtcTransportOptions::new(WebRtcListen::Server(home.server.clone()))
@@ -391,6 +441,14 @@ impl MediaSide {
             StatsOf::Consumer(id) => {
                 let Some(consumer) = self.objects.consumer(&id) else { return gone("consumer") };
                 plain(async move { consumer.stats().await.map(|stats| MediaDone::Stats(json(&stats))) })
+            }
+            StatsOf::DataProducer(id) => {
+                let Some(producer) = self.objects.data_producer(&id) else { return gone("data producer") };
+                plain(async move { producer.stats().await.map(|stats| MediaDone::Stats(json(&[stats]))) })
+            }
+            StatsOf::DataConsumer(id) => {
+                let Some(consumer) = self.objects.data_consumer(&id) else { return gone("data consumer") };
+                plain(async move { consumer.stats().await.map(|stats| MediaDone::Stats(json(&[stats]))) })
             }
         }
     }
@@ -450,6 +508,7 @@ fn failure(error: MediaError) -> Failed {
         | MediaError::NoSuchProducer(_)
         | MediaError::TooLong(_) => MediaFailure::Refused(text),
         MediaError::Closed | MediaError::Timeout { .. } => MediaFailure::Unavailable(text),
+        MediaError::NoFreeStream => MediaFailure::Refused(text),
         MediaError::Refused { .. } | MediaError::UnexpectedAnswer(_) | MediaError::DuplicateId(_) => {
             MediaFailure::Internal(text)
         }

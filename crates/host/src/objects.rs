@@ -3,14 +3,16 @@
 
 use std::collections::{HashMap, HashSet};
 
-use media::{Consumer, Producer, WebRtcTransport};
-use room::{ConsumerId, ProducerId, TransportId};
+use media::{Consumer, DataConsumer, DataProducer, Producer, WebRtcTransport};
+use room::{ConsumerId, DataConsumerId, DataProducerId, ProducerId, TransportId};
 
 #[derive(Debug, Default)]
 pub(crate) struct Objects {
     transports: HashMap<TransportId, TransportEntry>,
     producers: HashMap<ProducerId, ProducerEntry>,
     consumers: HashMap<ConsumerId, ConsumerEntry>,
+    data_producers: HashMap<DataProducerId, (DataProducer, TransportId)>,
+    data_consumers: HashMap<DataConsumerId, (DataConsumer, TransportId, DataProducerId)>,
 }
 
 /// An object that is to be closed, and what the worker closes with it. The latter is to be dropped only after that:
@@ -20,16 +22,28 @@ pub(crate) struct Removed<T> {
     pub(crate) handle: T,
     producers: Vec<Producer>,
     consumers: Vec<Consumer>,
+    data_producers: Vec<DataProducer>,
+    data_consumers: Vec<DataConsumer>,
 }
 
 impl<T> Removed<T> {
+    fn new(handle: T) -> Self {
+        Self {
+            handle,
+            producers: Vec::new(),
+            consumers: Vec::new(),
+            data_producers: Vec::new(),
+            data_consumers: Vec::new(),
+        }
+    }
+
     /// Closes the object itself, then lets go of the rest.
     pub(crate) async fn close_by<F>(self, close: impl FnOnce(T) -> F) -> F::Output
     where
         F: Future,
     {
         let closed = close(self.handle).await;
-        drop((self.producers, self.consumers));
+        drop((self.producers, self.consumers, self.data_producers, self.data_consumers));
         closed
     }
 }
@@ -97,9 +111,54 @@ impl Objects {
         self.consumers.insert(id, ConsumerEntry { handle, transport, producer });
     }
 
+    pub(crate) fn data_producer(&self, id: &DataProducerId) -> Option<DataProducer> {
+        self.data_producers.get(id).map(|(handle, _)| handle.clone())
+    }
+
+    pub(crate) fn data_consumer(&self, id: &DataConsumerId) -> Option<DataConsumer> {
+        self.data_consumers.get(id).map(|(handle, ..)| handle.clone())
+    }
+
+    /// Without its transport, which closed meanwhile, a data producer is dropped.
+    pub(crate) fn add_data_producer(
+        &mut self,
+        id: DataProducerId,
+        transport: TransportId,
+        handle: DataProducer,
+    ) {
+        if self.transports.contains_key(&transport) {
+            self.data_producers.insert(id, (handle, transport));
+        }
+    }
+
+    /// Without its transport or data producer, which closed meanwhile, a data consumer is dropped.
+    pub(crate) fn add_data_consumer(
+        &mut self,
+        id: DataConsumerId,
+        transport: TransportId,
+        producer: DataProducerId,
+        handle: DataConsumer,
+    ) {
+        if self.transports.contains_key(&transport) && self.data_producers.contains_key(&producer) {
+            self.data_consumers.insert(id, (handle, transport, producer));
+        }
+    }
+
+    pub(crate) fn remove_data_producer(&mut self, id: &DataProducerId) -> Option<Removed<DataProducer>> {
+        let (handle, _) = self.data_producers.remove(id)?;
+        let mut removed = Removed::new(handle);
+        let data_consumers = self.data_consumers.extract_if(|_, (.., of)| of == id);
+        removed.data_consumers.extend(data_consumers.map(|(_, (handle, ..))| handle));
+        Some(removed)
+    }
+
+    pub(crate) fn remove_data_consumer(&mut self, id: &DataConsumerId) -> Option<DataConsumer> {
+        self.data_consumers.remove(id).map(|(handle, ..)| handle)
+    }
+
     pub(crate) fn remove_transport(&mut self, id: &TransportId) -> Option<Removed<WebRtcTransport>> {
         let entry = self.transports.remove(id)?;
-        let mut removed = Removed { handle: entry.handle, producers: Vec::new(), consumers: Vec::new() };
+        let mut removed = Removed::new(entry.handle);
         for producer in &entry.producers {
             if let Some(below) = self.remove_producer(producer) {
                 removed.producers.push(below.handle);
@@ -107,6 +166,16 @@ impl Objects {
             }
         }
         removed.consumers.extend(entry.consumers.iter().filter_map(|id| self.remove_consumer(id)));
+        let data_producers: Vec<_> =
+            self.data_producers.iter().filter(|(_, (_, on))| on == id).map(|(id, _)| id.clone()).collect();
+        for producer in &data_producers {
+            if let Some(below) = self.remove_data_producer(producer) {
+                removed.data_producers.push(below.handle);
+                removed.data_consumers.extend(below.data_consumers);
+            }
+        }
+        let data_consumers = self.data_consumers.extract_if(|_, (_, on, _)| on == id);
+        removed.data_consumers.extend(data_consumers.map(|(_, (handle, ..))| handle));
         Some(removed)
     }
 
@@ -116,7 +185,7 @@ impl Objects {
             transport.producers.remove(id);
         }
         let consumers = entry.consumers.iter().filter_map(|id| self.remove_consumer(id)).collect();
-        Some(Removed { handle: entry.handle, producers: Vec::new(), consumers })
+        Some(Removed { consumers, ..Removed::new(entry.handle) })
     }
 
     pub(crate) fn remove_consumer(&mut self, id: &ConsumerId) -> Option<Consumer> {

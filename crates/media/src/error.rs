@@ -41,6 +41,9 @@ pub enum MediaError {
     /// No Producer of this id is open on the Router.
     #[error("there is no Producer \"{0}\" on this Router")]
     NoSuchProducer(String),
+    /// All streams of the transport's SCTP association are in use.
+    #[error("all SCTP streams of the transport are in use")]
+    NoFreeStream,
     /// An object of this id exists already.
     #[error("the id \"{0}\" is in use")]
     DuplicateId(String),

@@ -84,6 +84,10 @@ ids! {
     ProducerId
     /// Names a [`crate::Consumer`].
     ConsumerId
+    /// Names a [`crate::DataProducer`].
+    DataProducerId
+    /// Names a [`crate::DataConsumer`].
+    DataConsumerId
     /// Names an [`crate::AudioLevelObserver`] or [`crate::ActiveSpeakerObserver`].
     RtpObserverId
 }

@@ -10,6 +10,7 @@
 mod channel;
 mod consumer;
 mod crash_budget;
+mod data;
 mod error;
 mod event;
 mod id;
@@ -34,12 +35,16 @@ pub use worker_protocol::wire::request::Method;
 pub use crate::{
     channel::ChannelCounters,
     consumer::{Consumer, ConsumerBeginning, ConsumerOptions},
+    data::{DataConsumer, DataConsumerStats, DataProducer, DataProducerOptions, DataProducerStats},
     error::{MediaError, RefusalKind, SpawnError, WorkerExit},
     event::{
         ConsumerEvent, ConsumerLayers, ConsumerScore, DtlsState, EventReceiver, EventSender, IceState,
         MediaEvent, ProducerEvent, ProducerScore, TransportEvent, VideoOrientation, Volume, event_queue,
     },
-    id::{ConsumerId, ProducerId, RouterId, RtpObserverId, TransportId, WebRtcServerId},
+    id::{
+        ConsumerId, DataConsumerId, DataProducerId, ProducerId, RouterId, RtpObserverId, TransportId,
+        WebRtcServerId,
+    },
     object::ObjectCounts,
     pipe_transport::{PipeBeginning, PipeTransport, PipeTransportOptions},
     plain_transport::{PlainBeginning, PlainRemote, PlainTransport, PlainTransportOptions},

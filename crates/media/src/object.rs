@@ -28,6 +28,8 @@ pub(crate) enum Kind {
     Transport,
     Producer,
     Consumer,
+    DataProducer,
+    DataConsumer,
     RtpObserver,
 }
 
@@ -70,7 +72,7 @@ impl Census {
             Kind::Transport => Some(&self.transports),
             Kind::Producer => Some(&self.producers),
             Kind::Consumer => Some(&self.consumers),
-            Kind::WebRtcServer | Kind::RtpObserver => None,
+            Kind::WebRtcServer | Kind::DataProducer | Kind::DataConsumer | Kind::RtpObserver => None,
         }
     }
 }
@@ -280,6 +282,14 @@ impl Object {
             Kind::Consumer => {
                 let body = transport::CloseConsumerRequest { consumer_id: id };
                 (Method::TransportCloseConsumer, Body::TransportCloseConsumerRequest(Box::new(body)))
+            }
+            Kind::DataProducer => {
+                let body = transport::CloseDataProducerRequest { data_producer_id: id };
+                (Method::TransportCloseDataProducer, Body::TransportCloseDataProducerRequest(Box::new(body)))
+            }
+            Kind::DataConsumer => {
+                let body = transport::CloseDataConsumerRequest { data_consumer_id: id };
+                (Method::TransportCloseDataConsumer, Body::TransportCloseDataConsumerRequest(Box::new(body)))
             }
             Kind::RtpObserver => {
                 let body = router::CloseRtpObserverRequest { rtp_observer_id: id };

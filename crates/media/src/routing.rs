@@ -1,5 +1,5 @@
-//! Turns a worker's notifications into [`MediaEvent`]s. What nobody here asked for (traces, data channels, RTP on
-//! DirectTransports) is passed over.
+//! Turns a worker's notifications into [`MediaEvent`]s. What nobody here asked for (traces, the state of SCTP and
+//! of its buffers, RTP on DirectTransports) is passed over.
 
 use std::sync::Arc;
 
@@ -39,7 +39,14 @@ pub(crate) fn dispatch(object: &Arc<Object>, told: NotificationRef<'_>) -> Resul
             event.map(|event| MediaEvent::Consumer { id, event })
         }
         Kind::RtpObserver => observer_event(object, told)?,
-        Kind::WebRtcServer | Kind::Router => None,
+        Kind::DataConsumer => {
+            if told.event()? == Event::DataConsumerDataProducerClose {
+                // The worker has closed the DataConsumer already.
+                object.mark_closed();
+            }
+            None
+        }
+        Kind::WebRtcServer | Kind::Router | Kind::DataProducer => None,
     };
     if let Some(event) = event {
         object.emit(event);

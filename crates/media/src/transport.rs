@@ -15,6 +15,7 @@ use worker_protocol::wire::{
 use crate::{
     channel::lock,
     consumer::{Consumer, ConsumerBeginning, ConsumerOptions},
+    data::DataStreams,
     error::MediaError,
     event::{ConsumerLayers, ConsumerScore},
     id::{ConsumerId, ProducerId, TransportId},
@@ -41,6 +42,7 @@ struct Inner {
     /// All that comes from one endpoint has one canonical name: the first that it gave, or a random one.
     cname: Mutex<Option<String>>,
     next_mid: AtomicU32,
+    data_streams: DataStreams,
 }
 
 impl Transport {
@@ -52,11 +54,16 @@ impl Transport {
             router_capabilities,
             cname: Mutex::default(),
             next_mid: AtomicU32::new(0),
+            data_streams: DataStreams::default(),
         }))
     }
 
     pub(crate) fn object(&self) -> &Arc<Object> {
         &self.0.object.0
+    }
+
+    pub(crate) fn data_streams(&self) -> &DataStreams {
+        &self.0.data_streams
     }
 
     /// Its id.

@@ -4,8 +4,8 @@
 use ortc::{
     ConsumerType, DtlsFingerprint, DtlsParameters, DtlsRole, FingerprintAlgorithm, IceCandidate,
     IceCandidateType, IceParameters, MediaKind, ParameterMap, ParameterValue, ProducerType, RtcpFeedback,
-    RtpEncodingParameters, RtpMapping, RtpParameters, SctpParameters, SrtpCryptoSuite, SrtpParameters,
-    TcpCandidateType, TransportProtocol, uri,
+    RtpEncodingParameters, RtpMapping, RtpParameters, SctpParameters, SctpStreamParameters, SrtpCryptoSuite,
+    SrtpParameters, TcpCandidateType, TransportProtocol, uri,
 };
 use worker_protocol::wire::{
     rtp_parameters as rtp, sctp_parameters as sctp, srtp_parameters as srtp, transport,
@@ -247,6 +247,28 @@ pub(crate) fn ice_candidate_from_wire(candidate: web::IceCandidate) -> IceCandid
         tcp_type: candidate.tcp_type.map(|tcp_type| match tcp_type {
             web::IceCandidateTcpType::Passive => TcpCandidateType::Passive,
         }),
+    }
+}
+
+pub(crate) fn sctp_stream_parameters_to_wire(
+    parameters: &SctpStreamParameters,
+) -> sctp::SctpStreamParameters {
+    sctp::SctpStreamParameters {
+        stream_id: parameters.stream_id,
+        ordered: parameters.ordered,
+        max_packet_life_time: parameters.max_packet_life_time,
+        max_retransmits: parameters.max_retransmits,
+    }
+}
+
+pub(crate) fn sctp_stream_parameters_from_wire(
+    parameters: &sctp::SctpStreamParameters,
+) -> SctpStreamParameters {
+    SctpStreamParameters {
+        stream_id: parameters.stream_id,
+        ordered: parameters.ordered,
+        max_packet_life_time: parameters.max_packet_life_time,
+        max_retransmits: parameters.max_retransmits,
     }
 }
 

@@ -2,10 +2,16 @@
 
 use std::sync::Arc;
 
-use ortc::{ConsumerType, DtlsParameters, IceParameters, MediaKind, RtpCapabilities, RtpParameters};
+use ortc::{
+    ConsumerType, DtlsParameters, IceParameters, MediaKind, RtpCapabilities, RtpParameters,
+    SctpStreamParameters,
+};
 
 use crate::error::RoomError;
-use crate::id::{AskId, ConsumerId, OpId, PeerId, ProducerId, RequestId, SessionId, TransportId};
+use crate::id::{
+    AskId, ConsumerId, DataConsumerId, DataProducerId, OpId, PeerId, ProducerId, RequestId, SessionId,
+    TransportId,
+};
 use crate::message::{Layers, Notification, Reply, Request, ServerRequest, TransportInfo};
 use crate::policy::Role;
 
@@ -168,6 +174,8 @@ pub enum MediaOp {
     CreateTransport {
         /// TCP candidates only.
         force_tcp: bool,
+        /// With an SCTP association for data channels.
+        data: bool,
     },
     /// The client's side of DTLS.
     ConnectTransport {
@@ -220,6 +228,30 @@ pub enum MediaOp {
     SetPriority(ConsumerId, u8),
     /// Answered by [`MediaDone::Stats`].
     Stats(StatsOf),
+    /// Answered by [`MediaDone::DataProducer`].
+    ProduceData {
+        /// On which transport.
+        transport: TransportId,
+        /// On which stream, and how reliably.
+        stream: SctpStreamParameters,
+        /// The data channel's label.
+        label: String,
+        /// The data channel's subprotocol.
+        protocol: String,
+    },
+    /// Consume messages, paused. Answered by [`MediaDone::DataConsumer`].
+    ConsumeData {
+        /// On which transport.
+        transport: TransportId,
+        /// What.
+        data_producer: DataProducerId,
+    },
+    /// Close it.
+    CloseDataConsumer(DataConsumerId),
+    /// Close it, and all its data consumers.
+    CloseDataProducer(DataProducerId),
+    /// Let it send.
+    ResumeDataConsumer(DataConsumerId),
 }
 
 /// What numbers are asked about.
@@ -231,6 +263,10 @@ pub enum StatsOf {
     Producer(ProducerId),
     /// A consumer.
     Consumer(ConsumerId),
+    /// A data producer.
+    DataProducer(DataProducerId),
+    /// A data consumer.
+    DataConsumer(DataConsumerId),
 }
 
 /// Media work that succeeded.
@@ -253,6 +289,19 @@ pub enum MediaDone {
     Consumer(Box<ConsumerCreated>),
     /// Numbers.
     Stats(serde_json::Value),
+    /// There is a data producer now.
+    DataProducer(DataProducerId),
+    /// There is a data consumer now.
+    DataConsumer(DataConsumerCreated),
+}
+
+/// A new data consumer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DataConsumerCreated {
+    /// Its id.
+    pub id: DataConsumerId,
+    /// The stream that it was given, and how reliable it is.
+    pub stream: SctpStreamParameters,
 }
 
 /// A new consumer.

@@ -141,6 +141,14 @@ media_id!(
     /// A Consumer, as the worker knows it.
     ConsumerId
 );
+media_id!(
+    /// A DataProducer, as the worker knows it.
+    DataProducerId
+);
+media_id!(
+    /// A DataConsumer, as the worker knows it.
+    DataConsumerId
+);
 number_id!(
     /// One connection of one client, never reused within a server's life. A peer that reconnects has a new one.
     SessionId

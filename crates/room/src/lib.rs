@@ -19,9 +19,13 @@ mod policy;
 mod room;
 
 pub use error::RoomError;
-pub use event::{Action, ConsumerCreated, Counter, Event, MediaDone, MediaFailure, MediaOp, StatsOf, Volume};
+pub use event::{
+    Action, ConsumerCreated, Counter, DataConsumerCreated, Event, MediaDone, MediaFailure, MediaOp, StatsOf,
+    Volume,
+};
 pub use id::{
-    AskId, ConsumerId, IdError, OpId, PeerId, ProducerId, RequestId, RoomId, SessionId, TransportId,
+    AskId, ConsumerId, DataConsumerId, DataProducerId, IdError, OpId, PeerId, ProducerId, RequestId, RoomId,
+    SessionId, TransportId,
 };
 pub use limits::Limits;
 pub use message::{

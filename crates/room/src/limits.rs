@@ -14,6 +14,10 @@ pub struct Limits {
     /// Producers of one peer: microphone, camera, screen, its audio, and as many again for a client that replaces
     /// rather than closes.
     pub producers_per_peer: usize,
+    /// Data producers of one peer: a chat, a bot, and what an application adds.
+    pub data_producers_per_peer: usize,
+    /// Data consumers of one peer; data producers beyond it are not forwarded to that peer.
+    pub data_consumers_per_peer: usize,
     /// Consumers of one peer; producers beyond it are not forwarded to that peer.
     pub consumers_per_peer: usize,
     /// Bytes of a display name.
@@ -31,6 +35,8 @@ impl Default for Limits {
         Self {
             peers_per_room: 500,
             producers_per_peer: 8,
+            data_producers_per_peer: 8,
+            data_consumers_per_peer: 1024,
             consumers_per_peer: 1024,
             display_name_bytes: 256,
             app_data_bytes: 4096,

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use ortc::{
     ConsumerType, DtlsParameters, IceCandidate, IceParameters, MediaKind, RtpCapabilities, RtpParameters,
+    SctpParameters, SctpStreamParameters,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ConsumerId, PeerId, ProducerId, TransportId};
+use crate::id::{ConsumerId, DataConsumerId, DataProducerId, PeerId, ProducerId, TransportId};
 
 /// WebSocket close codes that protoo clients meet. Any code but [`close_code::FINAL`] makes them reconnect and join
 /// again at once.
@@ -69,6 +70,8 @@ pub enum Request {
         producing: bool,
         /// The client will receive on it.
         consuming: bool,
+        /// The client knows data channels.
+        data: bool,
     },
     /// The client's side of DTLS.
     ConnectWebRtcTransport {
@@ -102,6 +105,19 @@ pub enum Request {
         /// Handed to receivers as it is.
         app_data: serde_json::Value,
     },
+    /// Start to send messages.
+    ProduceData {
+        /// On which transport.
+        transport: TransportId,
+        /// On which stream, and how reliably.
+        stream: SctpStreamParameters,
+        /// The data channel's label.
+        label: String,
+        /// The data channel's subprotocol.
+        protocol: String,
+        /// Handed to receivers as it is.
+        app_data: serde_json::Value,
+    },
     /// Stop to send.
     CloseProducer(ProducerId),
     /// Send nothing for a while.
@@ -126,6 +142,10 @@ pub enum Request {
     ProducerStats(ProducerId),
     /// Numbers about a consumer of this peer.
     ConsumerStats(ConsumerId),
+    /// Numbers about a data producer of this peer.
+    DataProducerStats(DataProducerId),
+    /// Numbers about a data consumer of this peer.
+    DataConsumerStats(DataConsumerId),
 }
 
 /// The server's side of a WebRtcTransport.
@@ -139,6 +159,8 @@ pub struct TransportInfo {
     pub ice_candidates: Vec<IceCandidate>,
     /// Role and fingerprints.
     pub dtls_parameters: DtlsParameters,
+    /// The association for data channels, where the client knows them.
+    pub sctp_parameters: Option<SctpParameters>,
 }
 
 /// The answer to a [`Request`] that succeeded.
@@ -156,6 +178,8 @@ pub enum Reply {
     Joined(Vec<PeerInfo>),
     /// To [`Request::Produce`].
     Produced(ProducerId),
+    /// To [`Request::ProduceData`].
+    DataProduced(DataProducerId),
     /// To the requests for numbers: an array of objects as mediasoup documents them.
     Stats(serde_json::Value),
 }
@@ -186,6 +210,25 @@ pub enum ServerRequest {
         /// Whether the sender is silent now.
         producer_paused: bool,
     },
+    /// Receive these messages. Once accepted, the data consumer is resumed.
+    NewDataConsumer {
+        /// Whose messages they are.
+        peer: PeerId,
+        /// What is consumed.
+        data_producer: DataProducerId,
+        /// The data consumer.
+        id: DataConsumerId,
+        /// On which of the client's transports.
+        transport: TransportId,
+        /// On which stream, and how reliably.
+        stream: SctpStreamParameters,
+        /// The data channel's label.
+        label: String,
+        /// The data channel's subprotocol.
+        protocol: String,
+        /// The sender's `appData`.
+        app_data: Arc<serde_json::Value>,
+    },
 }
 
 /// What the server tells a client.
@@ -213,6 +256,8 @@ pub enum Notification {
     },
     /// A consumer is gone.
     ConsumerClosed(ConsumerId),
+    /// A data consumer is gone.
+    DataConsumerClosed(DataConsumerId),
     /// Its sender fell silent.
     ConsumerPaused(ConsumerId),
     /// Its sender is back.

@@ -178,6 +178,17 @@ impl RoomType {
         self.roles.get(role).is_some_and(|policy| policy.produces.iter().any(|m| m.matches(kind, source)))
     }
 
+    /// Whether a peer of this role may send messages: it may where it may send anything.
+    pub fn may_produce_data(&self, role: &Role) -> bool {
+        self.roles.get(role).is_some_and(|policy| !policy.produces.is_empty())
+    }
+
+    /// Whether a peer of role `to` receives messages from a peer of role `from`: it does where it receives anything.
+    pub fn may_receive_data(&self, from: &Role, to: &Role) -> bool {
+        let media = self.roles.get(to).and_then(|policy| policy.receives.get(from));
+        media.is_some_and(|media| !media.is_empty())
+    }
+
     /// Whether a peer of role `to` receives this from a peer of role `from`.
     pub fn may_receive(&self, from: &Role, to: &Role, kind: MediaKind, source: &Source) -> bool {
         self.roles

@@ -2,6 +2,7 @@
 //! media side answers in `completions`, who receives whom in `forwarding`.
 
 mod completions;
+mod data;
 mod forwarding;
 mod requests;
 #[cfg(test)]
@@ -16,7 +17,10 @@ use ortc::{MediaKind, RtpCapabilities};
 
 use crate::error::RoomError;
 use crate::event::{Action, Counter, Event, MediaFailure, MediaOp};
-use crate::id::{AskId, ConsumerId, OpId, PeerId, ProducerId, RequestId, RoomId, SessionId, TransportId};
+use crate::id::{
+    AskId, ConsumerId, DataConsumerId, DataProducerId, OpId, PeerId, ProducerId, RequestId, RoomId,
+    SessionId, TransportId,
+};
 use crate::limits::Limits;
 use crate::message::{Device, Layers, Notification, PeerInfo, Reply, Request, close_code};
 use crate::policy::{Role, RoomType, Source};
@@ -33,6 +37,8 @@ pub struct Room {
     sessions: BTreeMap<PeerId, SessionId>,
     producers: IndexMap<ProducerId, Producer>,
     consumers: BTreeMap<ConsumerId, Consumer>,
+    data_producers: IndexMap<DataProducerId, data::DataProducer>,
+    data_consumers: BTreeMap<DataConsumerId, data::DataConsumer>,
     pending: BTreeMap<OpId, Pending>,
     deferred: VecDeque<(SessionId, RequestId, Request)>,
     speaker: Option<(PeerId, i8)>,
@@ -55,6 +61,10 @@ pub struct Held {
     pub producers: usize,
     /// Consumers.
     pub consumers: usize,
+    /// Data producers.
+    pub data_producers: usize,
+    /// Data consumers.
+    pub data_consumers: usize,
     /// Requests that wait for a router.
     pub deferred: usize,
 }
@@ -77,7 +87,20 @@ struct Peer {
     producers_coming: usize,
     consumers: BTreeSet<ConsumerId>,
     consumers_coming: usize,
-    asks: BTreeMap<AskId, ConsumerId>,
+    /// Transports with an association for data channels.
+    data_transports: BTreeSet<TransportId>,
+    data_producers: BTreeSet<DataProducerId>,
+    data_producers_coming: usize,
+    data_consumers: BTreeSet<DataConsumerId>,
+    data_consumers_coming: usize,
+    asks: BTreeMap<AskId, Asked>,
+}
+
+/// What a client was asked to receive.
+#[derive(Debug)]
+enum Asked {
+    Consumer(ConsumerId),
+    DataConsumer(DataConsumerId),
 }
 
 #[derive(Debug)]
@@ -96,6 +119,10 @@ enum Direction {
 }
 
 impl Direction {
+    fn sends(self) -> bool {
+        matches!(self, Self::Send | Self::Both)
+    }
+
     fn receives(self) -> bool {
         matches!(self, Self::Receive | Self::Both)
     }
@@ -141,6 +168,8 @@ enum Pending {
     Transport { session: SessionId, request: RequestId, direction: Direction },
     Produce { session: SessionId, request: RequestId, transport: TransportId, coming: Box<Producer> },
     Consume { receiver: SessionId, producer: ProducerId, transport: TransportId },
+    ProduceData { session: SessionId, request: RequestId, coming: Box<data::DataProducer> },
+    ConsumeData { receiver: SessionId, producer: DataProducerId, transport: TransportId },
     Reply { session: SessionId, request: RequestId },
     Silent,
 }
@@ -157,6 +186,8 @@ impl Room {
             sessions: BTreeMap::new(),
             producers: IndexMap::new(),
             consumers: BTreeMap::new(),
+            data_producers: IndexMap::new(),
+            data_consumers: BTreeMap::new(),
             pending: BTreeMap::new(),
             deferred: VecDeque::new(),
             speaker: None,
@@ -208,6 +239,8 @@ impl Room {
             transports: self.peers.values().map(|peer| peer.transports.len()).sum(),
             producers: self.producers.len(),
             consumers: self.consumers.len(),
+            data_producers: self.data_producers.len(),
+            data_consumers: self.data_consumers.len(),
             deferred: self.deferred.len(),
         }
     }
@@ -255,6 +288,7 @@ impl Room {
                 producer.receivers.remove(&session);
             }
         }
+        self.leave_data(session, &peer);
         // Links that are being created or were refused have no consumer that leads to them.
         for producer in self.producers.values_mut() {
             producer.receivers.remove(&session);
@@ -289,6 +323,8 @@ impl Room {
         self.sessions.clear();
         self.producers.clear();
         self.consumers.clear();
+        self.data_producers.clear();
+        self.data_consumers.clear();
         self.deferred.clear();
         self.pending.retain(|_, pending| matches!(pending, Pending::Router));
         if let Router::Creating(current) = self.router {
@@ -393,6 +429,11 @@ impl Peer {
             producers_coming: 0,
             consumers: BTreeSet::new(),
             consumers_coming: 0,
+            data_transports: BTreeSet::new(),
+            data_producers: BTreeSet::new(),
+            data_producers_coming: 0,
+            data_consumers: BTreeSet::new(),
+            data_consumers_coming: 0,
             asks: BTreeMap::new(),
         }
     }

@@ -76,7 +76,7 @@ async fn wrong_requests_are_refused_with_words() -> Result<()> {
     let mut ann = Client::connect(&server, "r", "ann").await?;
     for (method, data, code) in [
         ("nonsense", json!({}), 404),
-        ("produceData", json!({}), 501),
+        ("produceData", json!({}), 400),
         ("applyNetworkThrottle", json!({ "secret": "x" }), 403),
         ("produce", json!({ "transportId": "t" }), 400),
         ("pauseConsumer", json!({ "consumerId": "c" }), 404),

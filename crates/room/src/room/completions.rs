@@ -50,6 +50,28 @@ impl Room {
                     self.consume_failed(receiver, &producer, &transport, refused);
                 }
             },
+            Pending::ProduceData { session, request, coming } => {
+                if let Some(peer) = self.peers.get_mut(&session) {
+                    peer.data_producers_coming = peer.data_producers_coming.saturating_sub(1);
+                }
+                match result {
+                    Ok(MediaDone::DataProducer(id)) => {
+                        self.data_producer_created(session, request, id, *coming);
+                    }
+                    other => self.reply(session, request, unexpected(other)),
+                }
+            }
+            Pending::ConsumeData { receiver, producer, transport } => {
+                if let Some(peer) = self.peers.get_mut(&receiver) {
+                    peer.data_consumers_coming = peer.data_consumers_coming.saturating_sub(1);
+                }
+                match result {
+                    Ok(MediaDone::DataConsumer(created)) => {
+                        self.data_consumer_created(receiver, &producer, transport, created);
+                    }
+                    _ => self.data_consume_failed(receiver, &producer, &transport),
+                }
+            }
             Pending::Reply { session, request } => {
                 let reply = match result {
                     Ok(MediaDone::Done) => Ok(Reply::Done),
@@ -90,6 +112,9 @@ impl Room {
             return;
         };
         peer.transports.insert(info.id.clone(), direction);
+        if info.sctp_parameters.is_some() {
+            peer.data_transports.insert(info.id.clone());
+        }
         self.reply(session, request, Ok(Reply::Transport(info)));
         if direction.receives() {
             self.forward_all_to(session);

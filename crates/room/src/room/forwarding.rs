@@ -1,7 +1,7 @@
 //! Who receives whom: one consumer per producer and allowed receiver, from the moment both are there until
 //! either is gone. Each is created paused, offered to the client, and resumed when the client accepts.
 
-use super::{Consumer, Link, Pending, Room};
+use super::{Asked, Consumer, Link, Pending, Room};
 use crate::event::{ConsumerCreated, Counter, MediaOp};
 use crate::id::{AskId, ConsumerId, ProducerId, SessionId, TransportId};
 use crate::message::{Layers, Notification, ServerRequest};
@@ -13,6 +13,7 @@ impl Room {
         for producer in producers {
             self.forward(&producer, receiver);
         }
+        self.forward_all_data_to(receiver);
     }
 
     /// Brings a new producer to everyone who may have it.
@@ -86,7 +87,7 @@ impl Room {
         let ask = AskId(self.last_ask);
         if let Some(peer) = self.peers.get_mut(&receiver) {
             peer.consumers.insert(created.id.clone());
-            peer.asks.insert(ask, created.id.clone());
+            peer.asks.insert(ask, Asked::Consumer(created.id.clone()));
         }
         self.consumers.insert(
             created.id.clone(),
@@ -142,7 +143,11 @@ impl Room {
     }
 
     pub(super) fn answered(&mut self, session: SessionId, ask: AskId, accepted: bool) {
-        let Some(id) = self.peers.get_mut(&session).and_then(|peer| peer.asks.remove(&ask)) else { return };
+        let id = match self.peers.get_mut(&session).and_then(|peer| peer.asks.remove(&ask)) {
+            Some(Asked::Consumer(id)) => id,
+            Some(Asked::DataConsumer(id)) => return self.data_answered(session, id, accepted),
+            None => return,
+        };
         let Some(consumer) = self.consumers.get_mut(&id) else {
             // Its producer ended before the client answered; only now does the client know the id.
             if accepted {
@@ -228,6 +233,7 @@ impl Room {
                 self.notify(session, Notification::ConsumerClosed(id));
             }
         }
+        self.data_transport_closed(session, id);
         // What did not fit the old transport may fit the next.
         for producer in self.producers.values_mut() {
             if matches!(producer.receivers.get(&session), Some(Link::Refused)) {

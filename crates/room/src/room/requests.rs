@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ortc::{MediaKind, RtpCapabilities, RtpParameters};
 
+use super::data::DataProducer;
 use super::{Direction, Joined, Link, Peer, Pending, Producer, Room, Router};
 use crate::error::RoomError;
 use crate::event::{Counter, MediaOp, StatsOf};
@@ -59,14 +60,18 @@ impl Room {
                 };
                 return Ok(Some(Reply::RouterRtpCapabilities(capabilities.clone())));
             }
-            Request::CreateWebRtcTransport { force_tcp, producing, consuming } => {
-                return self.create_transport(session, request, force_tcp, producing, consuming);
+            Request::CreateWebRtcTransport { force_tcp, producing, consuming, data } => {
+                return self.create_transport(session, request, force_tcp, data, producing, consuming);
             }
             Request::Join { display_name, device, rtp_capabilities } => {
                 return self.join(session, request, display_name, device, rtp_capabilities);
             }
             Request::Produce { transport, kind, rtp_parameters, app_data } => {
                 return self.produce(session, request, transport, kind, rtp_parameters, app_data);
+            }
+            Request::ProduceData { transport, stream, label, protocol, app_data } => {
+                let coming = DataProducer::new(session, transport, stream, label, protocol, app_data);
+                return self.produce_data(session, request, coming);
             }
             Request::CloseProducer(producer) => return self.close_producer(session, request, &producer),
             Request::PauseProducer(producer) => {
@@ -118,6 +123,14 @@ impl Room {
                 self.own_consumer(session, &consumer)?;
                 MediaOp::Stats(StatsOf::Consumer(consumer))
             }
+            Request::DataProducerStats(producer) => {
+                self.own_data_producer(session, &producer)?;
+                MediaOp::Stats(StatsOf::DataProducer(producer))
+            }
+            Request::DataConsumerStats(consumer) => {
+                self.own_data_consumer(session, &consumer)?;
+                MediaOp::Stats(StatsOf::DataConsumer(consumer))
+            }
         };
         self.media(then_reply, op);
         Ok(None)
@@ -128,6 +141,7 @@ impl Room {
         session: SessionId,
         request: RequestId,
         force_tcp: bool,
+        data: bool,
         producing: bool,
         consuming: bool,
     ) -> Result<Option<Reply>, RoomError> {
@@ -156,7 +170,7 @@ impl Room {
         peer.transports_coming.push(direction);
         self.media(
             Pending::Transport { session, request, direction },
-            MediaOp::CreateTransport { force_tcp },
+            MediaOp::CreateTransport { force_tcp, data },
         );
         Ok(None)
     }
@@ -310,12 +324,12 @@ impl Room {
         self.peers.get_mut(&session).ok_or_else(|| RoomError::Internal("no such session".to_owned()))
     }
 
-    fn joined_mut(&mut self, session: SessionId) -> Result<&mut Peer, RoomError> {
+    pub(super) fn joined_mut(&mut self, session: SessionId) -> Result<&mut Peer, RoomError> {
         let peer = self.peer_mut(session)?;
         if peer.joined.is_some() { Ok(peer) } else { Err(RoomError::NotJoined) }
     }
 
-    fn own_transport(&self, session: SessionId, id: &TransportId) -> Result<Direction, RoomError> {
+    pub(super) fn own_transport(&self, session: SessionId, id: &TransportId) -> Result<Direction, RoomError> {
         let own = self.peers.get(&session).and_then(|peer| peer.transports.get(id));
         own.copied().ok_or_else(|| RoomError::not_found("transport", id.as_str()))
     }

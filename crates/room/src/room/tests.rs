@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ortc::{ConsumerType, MediaKind, RtpParameters};
+use ortc::{ConsumerType, MediaKind, RtpParameters, SctpParameters, SctpStreamParameters};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::event::{ConsumerCreated, MediaDone, Volume};
+use crate::event::{ConsumerCreated, DataConsumerCreated, MediaDone, Volume};
 use crate::message::{ServerRequest, TransportInfo};
 use crate::policy::{MediaMatch, RolePolicy};
 
@@ -25,6 +25,10 @@ struct World {
     consumers: BTreeMap<String, (String, String, bool)>,
     routers: usize,
     asks: Vec<(SessionId, AskId, ConsumerId, PeerId)>,
+    data_asks: Vec<(SessionId, AskId, DataConsumerId, String)>,
+    data_producers: BTreeMap<String, String>,
+    /// Data consumer -> (its transport, its data producer, resumed).
+    data_consumers: BTreeMap<String, (String, String, bool)>,
     told: Vec<(SessionId, Notification)>,
     replies: BTreeMap<RequestId, Result<Reply, RoomError>>,
     closed: Vec<(SessionId, u16)>,
@@ -47,6 +51,9 @@ impl World {
             consumers: BTreeMap::new(),
             routers: 0,
             asks: Vec::new(),
+            data_asks: Vec::new(),
+            data_producers: BTreeMap::new(),
+            data_consumers: BTreeMap::new(),
             told: Vec::new(),
             replies: BTreeMap::new(),
             closed: Vec::new(),
@@ -67,10 +74,12 @@ impl World {
                     assert!(self.replies.insert(request, result).is_none(), "answered twice");
                 }
                 Action::Notify { session, notification } => self.told.push((session, notification)),
-                Action::Ask { session, ask, request } => {
-                    let ServerRequest::NewConsumer { id, peer, .. } = request;
-                    self.asks.push((session, ask, id, peer));
-                }
+                Action::Ask { session, ask, request } => match request {
+                    ServerRequest::NewConsumer { id, peer, .. } => self.asks.push((session, ask, id, peer)),
+                    ServerRequest::NewDataConsumer { id, label, .. } => {
+                        self.data_asks.push((session, ask, id, label));
+                    }
+                },
                 Action::CloseSession { session, code, .. } => self.closed.push((session, code)),
                 Action::Media { op, what } => self.work.push_back((op, what)),
                 Action::Count(_) => {}
@@ -102,7 +111,7 @@ impl World {
                 self.routers += 1;
                 Ok(MediaDone::Router { rtp_capabilities: Arc::default() })
             }
-            MediaOp::CreateTransport { .. } => {
+            MediaOp::CreateTransport { data, .. } => {
                 let id = self.name("t");
                 self.transports.insert(id.clone());
                 let ice = json!({ "usernameFragment": "u", "password": "p", "iceLite": true });
@@ -112,6 +121,7 @@ impl World {
                     ice_parameters: serde_json::from_value(ice).expect("ice"),
                     ice_candidates: Vec::new(),
                     dtls_parameters: serde_json::from_value(dtls).expect("dtls"),
+                    sctp_parameters: data.then(sctp_parameters),
                 })))
             }
             MediaOp::CloseTransport(id) => {
@@ -126,6 +136,43 @@ impl World {
                     self.close_producer(&producer);
                 }
                 self.consumers.retain(|_, (transport, ..)| transport != id.as_str());
+                let gone = |transport: &str| transport == id.as_str();
+                let producers = &mut self.data_producers;
+                self.data_consumers.retain(|_, (transport, of, _)| {
+                    !gone(transport) && producers.get(of).is_some_and(|transport| !gone(transport))
+                });
+                producers.retain(|_, transport| !gone(transport));
+                Ok(MediaDone::Done)
+            }
+            MediaOp::ProduceData { transport, .. } => {
+                let id = self.name("dp");
+                self.data_producers.insert(id.clone(), transport.to_string());
+                Ok(MediaDone::DataProducer(DataProducerId::new(id)))
+            }
+            MediaOp::ConsumeData { transport, data_producer } => {
+                let there = self.transports.contains(transport.as_str())
+                    && self.data_producers.contains_key(data_producer.as_str());
+                if !there {
+                    return Err(gone());
+                }
+                let id = self.name("dc");
+                let entry = (transport.to_string(), data_producer.to_string(), false);
+                self.data_consumers.insert(id.clone(), entry);
+                let stream = stream(self.data_consumers.len() as u16);
+                Ok(MediaDone::DataConsumer(DataConsumerCreated { id: DataConsumerId::new(id), stream }))
+            }
+            MediaOp::ResumeDataConsumer(id) => {
+                let consumer = self.data_consumers.get_mut(id.as_str()).ok_or_else(gone)?;
+                consumer.2 = true;
+                Ok(MediaDone::Done)
+            }
+            MediaOp::CloseDataProducer(id) => {
+                self.data_producers.remove(id.as_str());
+                self.data_consumers.retain(|_, (_, of, _)| of != id.as_str());
+                Ok(MediaDone::Done)
+            }
+            MediaOp::CloseDataConsumer(id) => {
+                self.data_consumers.remove(id.as_str());
                 Ok(MediaDone::Done)
             }
             MediaOp::Produce { transport, .. } => {
@@ -246,8 +293,37 @@ impl World {
     }
 }
 
+fn sctp_parameters() -> SctpParameters {
+    SctpParameters {
+        port: 5000,
+        os: 65_535,
+        mis: 65_535,
+        max_message_size: 262_144,
+        max_send_message_size: 262_144,
+        max_receive_message_size: 262_144,
+        send_buffer_size: 2_000_000,
+        per_stream_send_queue_limit: 2_000_000,
+        max_receiver_window_buffer_size: 5_242_880,
+        is_data_channel: true,
+    }
+}
+
+fn stream(stream_id: u16) -> SctpStreamParameters {
+    SctpStreamParameters { stream_id, ordered: Some(true), max_packet_life_time: None, max_retransmits: None }
+}
+
+fn produce_data(transport: &TransportId, label: &str) -> Request {
+    Request::ProduceData {
+        transport: transport.clone(),
+        stream: stream(0),
+        label: label.to_owned(),
+        protocol: String::new(),
+        app_data: json!({ "channel": label }),
+    }
+}
+
 fn create(producing: bool, consuming: bool) -> Request {
-    Request::CreateWebRtcTransport { force_tcp: false, producing, consuming }
+    Request::CreateWebRtcTransport { force_tcp: false, producing, consuming, data: true }
 }
 
 fn join(name: &str) -> Request {
@@ -265,6 +341,44 @@ fn produce(transport: &TransportId, kind: MediaKind, app_data: Value) -> Request
         rtp_parameters: Box::new(RtpParameters::default()),
         app_data,
     }
+}
+
+#[test]
+fn messages_reach_who_accepts_them_until_either_end_is_gone() {
+    let mut world = World::open();
+    let send = world.peer(1, "ann");
+    world.peer(2, "bob");
+    assert!(matches!(world.reply(1, produce_data(&send, "chat")), Ok(Reply::DataProduced(_))));
+    assert!(world.reply(1, produce_data(&send, "bot")).is_ok(), "taken, and offered to nobody");
+    world.peer(3, "eve");
+    let offered: Vec<_> = world.data_asks.iter().map(|(to, .., label)| (to.0, label.as_str())).collect();
+    assert_eq!(offered, [(2, "chat"), (3, "chat")]);
+    assert!(world.data_consumers.values().all(|(.., resumed)| !resumed), "not before the client is ready");
+    for (session, ask, ..) in std::mem::take(&mut world.data_asks) {
+        world.event(Event::Answered { session, ask, accepted: session.0 == 2 });
+        world.settle();
+    }
+    let left: Vec<_> = world.data_consumers.values().map(|(.., resumed)| *resumed).collect();
+    assert_eq!(left, [true], "bob's; eve refused hers");
+    world.event(Event::Disconnected(SessionId(1)));
+    world.settle();
+    assert!(world.told(2).iter().any(|told| matches!(told, Notification::DataConsumerClosed(_))));
+    assert!(!world.told(3).iter().any(|told| matches!(told, Notification::DataConsumerClosed(_))));
+    assert_eq!((world.data_producers.len(), world.data_consumers.len()), (0, 0));
+    let held = world.room.held();
+    assert_eq!((held.data_producers, held.data_consumers), (0, 0));
+}
+
+#[test]
+fn messages_are_limited_and_need_a_transport_that_sends() {
+    let mut world = World::new(RoomType::open(), Limits { data_producers_per_peer: 2, ..Limits::default() });
+    let send = world.peer(1, "ann");
+    let unknown = TransportId::new("no such transport");
+    assert!(matches!(world.reply(1, produce_data(&unknown, "chat")), Err(RoomError::NotFound { .. })));
+    for _ in 0..2 {
+        assert!(world.reply(1, produce_data(&send, "chat")).is_ok());
+    }
+    assert!(matches!(world.reply(1, produce_data(&send, "chat")), Err(RoomError::Limit { limit: 2, .. })));
 }
 
 #[test]

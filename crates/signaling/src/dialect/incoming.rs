@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use ortc::{DtlsParameters, MediaKind, RtpCapabilities, RtpParameters};
-use room::{ConsumerId, Device, Layers, ProducerId, Request, TransportId};
+use ortc::{DtlsParameters, MediaKind, RtpCapabilities, RtpParameters, SctpStreamParameters};
+use room::{ConsumerId, DataConsumerId, DataProducerId, Device, Layers, ProducerId, Request, TransportId};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -19,6 +19,9 @@ struct CreateTransport {
     producing: Option<bool>,
     #[serde(default)]
     consuming: Option<bool>,
+    /// An object where the client has a data channel; some clients write "".
+    #[serde(default)]
+    sctp_capabilities: Value,
     #[serde(default)]
     app_data: Value,
 }
@@ -71,6 +74,31 @@ struct Produce {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+struct ProduceData {
+    transport_id: String,
+    sctp_stream_parameters: SctpStreamParameters,
+    #[serde(default)]
+    label: Option<String>,
+    #[serde(default)]
+    protocol: Option<String>,
+    #[serde(default)]
+    app_data: Value,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OfDataProducer {
+    data_producer_id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OfDataConsumer {
+    data_consumer_id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct PreferredLayers {
     consumer_id: String,
     spatial_layer: u8,
@@ -110,17 +138,28 @@ pub(crate) fn parse_request(
         "join" => join(fields.read()?),
         "produce" => {
             let Produce { transport_id, kind, rtp_parameters, app_data } = fields.read()?;
-            let app_data = match app_data {
-                Value::Null => json!({}),
-                Value::Object(_) => app_data,
-                _ => return Err(bad(method, "appData must be an object")),
-            };
             Request::Produce {
                 transport: TransportId::new(transport_id),
                 kind,
                 rtp_parameters: Box::new(rtp_parameters),
-                app_data,
+                app_data: app_data_object(method, app_data)?,
             }
+        }
+        "produceData" => {
+            let wire: ProduceData = fields.read()?;
+            Request::ProduceData {
+                transport: TransportId::new(wire.transport_id),
+                stream: wire.sctp_stream_parameters,
+                label: wire.label.unwrap_or_default(),
+                protocol: wire.protocol.unwrap_or_default(),
+                app_data: app_data_object(method, wire.app_data)?,
+            }
+        }
+        "getDataProducerStats" => {
+            Request::DataProducerStats(DataProducerId::new(fields.read::<OfDataProducer>()?.data_producer_id))
+        }
+        "getDataConsumerStats" => {
+            Request::DataConsumerStats(DataConsumerId::new(fields.read::<OfDataConsumer>()?.data_consumer_id))
         }
         "closeProducer" => Request::CloseProducer(fields.producer()?),
         "pauseProducer" => Request::PauseProducer(fields.producer()?),
@@ -144,10 +183,6 @@ pub(crate) fn parse_request(
         "getTransportStats" => Request::TransportStats(fields.transport()?),
         "getProducerStats" => Request::ProducerStats(fields.producer()?),
         "getConsumerStats" => Request::ConsumerStats(fields.consumer()?),
-        "produceData" | "getDataProducerStats" | "getDataConsumerStats" => {
-            let reason = format!("{method}: data channels are not supported by this server yet");
-            return Err(DialectError { code: 501, reason });
-        }
         "applyNetworkThrottle" | "resetNetworkThrottle" => {
             let reason = format!("{method}: throttling the network is not allowed on this server");
             return Err(DialectError { code: 403, reason });
@@ -164,7 +199,17 @@ fn create_transport(wire: CreateTransport, dialect: &mut Dialect) -> Request {
         producing = direction == Some("producer");
         consuming = direction == Some("consumer");
     }
-    Request::CreateWebRtcTransport { force_tcp: wire.force_tcp == Some(true), producing, consuming }
+    // The newer dialect says nothing: its clients all know data channels.
+    let data = *dialect == Dialect::TypeScript || wire.sctp_capabilities.is_object();
+    Request::CreateWebRtcTransport { force_tcp: wire.force_tcp == Some(true), producing, consuming, data }
+}
+
+fn app_data_object(method: &str, app_data: Value) -> Result<Value, DialectError> {
+    match app_data {
+        Value::Null => Ok(json!({})),
+        Value::Object(_) => Ok(app_data),
+        _ => Err(bad(method, "appData must be an object")),
+    }
 }
 
 fn join(wire: Join) -> Request {

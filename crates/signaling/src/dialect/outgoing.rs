@@ -26,6 +26,7 @@ pub(crate) fn reply(reply: Reply, dialect: Dialect) -> Value {
         }),
         Reply::Joined(peers) => json!({ "peers": peers.iter().map(peer).collect::<Vec<_>>() }),
         Reply::Produced(id) => json!({ "id": id.as_str(), "producerId": id.as_str() }),
+        Reply::DataProduced(id) => json!({ "id": id.as_str(), "dataProducerId": id.as_str() }),
         Reply::Stats(stats) => match dialect {
             Dialect::Classic => stats,
             Dialect::TypeScript => json!({ "stats": stats }),
@@ -34,13 +35,17 @@ pub(crate) fn reply(reply: Reply, dialect: Dialect) -> Value {
 }
 
 fn transport(info: &TransportInfo) -> Value {
-    json!({
+    let mut data = json!({
         "id": info.id.as_str(),
         "transportId": info.id.as_str(),
         "iceParameters": info.ice_parameters,
         "iceCandidates": info.ice_candidates,
         "dtlsParameters": info.dtls_parameters,
-    })
+    });
+    if let (Some(sctp), Some(fields)) = (&info.sctp_parameters, data.as_object_mut()) {
+        fields.insert("sctpParameters".to_owned(), json!(sctp));
+    }
+    data
 }
 
 fn peer(info: &PeerInfo) -> Value {
@@ -87,6 +92,35 @@ pub(crate) fn server_request(request: &ServerRequest) -> (&'static str, Value) {
             });
             ("newConsumer", data)
         }
+        ServerRequest::NewDataConsumer {
+            peer,
+            data_producer,
+            id,
+            transport,
+            stream,
+            label,
+            protocol,
+            app_data,
+        } => {
+            let mut app_data = (**app_data).clone();
+            if let Some(fields) = app_data.as_object_mut() {
+                fields.entry("peerId").or_insert_with(|| json!(peer.as_str()));
+                // The newer dialect tells its channels apart by this, the older by the label.
+                fields.entry("channel").or_insert_with(|| json!(label));
+            }
+            let data = json!({
+                "peerId": peer.as_str(),
+                "dataProducerId": data_producer.as_str(),
+                "id": id.as_str(),
+                "dataConsumerId": id.as_str(),
+                "transportId": transport.as_str(),
+                "sctpStreamParameters": stream,
+                "label": label,
+                "protocol": protocol,
+                "appData": app_data,
+            });
+            ("newDataConsumer", data)
+        }
     }
 }
 
@@ -111,6 +145,9 @@ pub(crate) fn notification(notification: &Notification, dialect: Dialect) -> Vec
             one("producerScore", json!({ "producerId": producer.as_str(), "score": score }))
         }
         Notification::ConsumerClosed(id) => one("consumerClosed", json!({ "consumerId": id.as_str() })),
+        Notification::DataConsumerClosed(id) => {
+            one("dataConsumerClosed", json!({ "dataConsumerId": id.as_str() }))
+        }
         Notification::ConsumerPaused(id) => one("consumerPaused", json!({ "consumerId": id.as_str() })),
         Notification::ConsumerResumed(id) => one("consumerResumed", json!({ "consumerId": id.as_str() })),
         Notification::ConsumerScore { consumer, score } => {

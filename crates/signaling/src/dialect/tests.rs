@@ -40,7 +40,12 @@ fn a_classic_client_is_understood_from_start_to_end() {
     let create = json!({ "forceTcp": false, "producing": true, "consuming": false, "sctpCapabilities": "" });
     assert_eq!(
         ask("createWebRtcTransport", create),
-        Ok(Request::CreateWebRtcTransport { force_tcp: false, producing: true, consuming: false })
+        Ok(Request::CreateWebRtcTransport {
+            force_tcp: false,
+            producing: true,
+            consuming: false,
+            data: false
+        })
     );
     let fingerprint = json!({ "algorithm": "sha-256", "value": "AB:CD" });
     let connect =
@@ -110,7 +115,7 @@ fn refusals_say_what_is_wrong() {
         ("setConsumerPriority", json!({ "consumerId": "c", "priority": 0 }), 400, "1 to 255"),
         ("setConsumerPriority", json!({ "consumerId": "c", "priority": 300 }), 400, "300"),
         ("pauseProducer", json!([]), 400, "pauseProducer"),
-        ("produceData", json!({}), 501, "data channels"),
+        ("produceData", json!({}), 400, "transportId"),
         ("applyNetworkThrottle", json!({ "secret": "s" }), 403, "not allowed"),
         ("flyToTheMoon", json!({}), 404, "flyToTheMoon"),
     ] {
@@ -127,7 +132,12 @@ fn a_transport_with_a_direction_in_app_data_tells_the_newer_dialect() {
     let request = parse_request("createWebRtcTransport", data, &mut dialect);
     assert_eq!(
         request,
-        Ok(Request::CreateWebRtcTransport { force_tcp: false, producing: false, consuming: true })
+        Ok(Request::CreateWebRtcTransport {
+            force_tcp: false,
+            producing: false,
+            consuming: true,
+            data: true
+        })
     );
     assert_eq!(dialect, Dialect::TypeScript);
     let stats = reply(Reply::Stats(json!([1])), dialect);
@@ -156,6 +166,7 @@ fn replies_carry_what_both_dialects_read() {
         ice_parameters: ice,
         ice_candidates: Vec::new(),
         dtls_parameters: dtls,
+        sctp_parameters: None,
     };
     let data = reply(Reply::Transport(Box::new(info)), Dialect::Classic);
     contains(&data, &json!({ "id": "t", "transportId": "t", "iceCandidates": [] }));

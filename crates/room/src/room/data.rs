@@ -1,0 +1,331 @@
+//! Messages between peers: one data consumer per data producer and allowed receiver, as with media, from the moment both
+//! are there until either is gone. Created paused, offered to the client, resumed when it accepts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ortc::SctpStreamParameters;
+
+use super::{Asked, Peer, Pending, Room};
+use crate::error::RoomError;
+use crate::event::{Action, Counter, DataConsumerCreated, MediaOp};
+use crate::id::{AskId, DataConsumerId, DataProducerId, RequestId, SessionId, TransportId};
+use crate::message::{Notification, Reply, ServerRequest};
+
+/// Bytes of a label or subprotocol: what the open message of a data channel can hold (RFC 8832 section 5.1).
+const NAME_BYTES: usize = 65_535;
+
+/// What a peer sends messages with.
+#[derive(Debug)]
+pub(super) struct DataProducer {
+    owner: SessionId,
+    transport: TransportId,
+    stream: SctpStreamParameters,
+    label: String,
+    protocol: String,
+    app_data: Arc<serde_json::Value>,
+    /// Meant for mediasoup-demo's bot, and so for no peer. There is none here: the messages end in the worker.
+    for_bot: bool,
+    receivers: BTreeMap<SessionId, DataLink>,
+}
+
+/// What became of one data producer for one receiver.
+#[derive(Debug, PartialEq, Eq)]
+enum DataLink {
+    Creating,
+    Consumer(DataConsumerId),
+    /// The client said no, or it could not be. Not tried again on this transport.
+    Refused,
+}
+
+/// What a peer receives messages with.
+#[derive(Debug)]
+pub(super) struct DataConsumer {
+    producer: DataProducerId,
+    receiver: SessionId,
+    transport: TransportId,
+    accepted: bool,
+}
+
+impl DataProducer {
+    pub(super) fn new(
+        owner: SessionId,
+        transport: TransportId,
+        stream: SctpStreamParameters,
+        label: String,
+        protocol: String,
+        app_data: serde_json::Value,
+    ) -> Self {
+        let channel = app_data.get("channel").and_then(serde_json::Value::as_str).unwrap_or(&label);
+        let for_bot = channel == "bot";
+        let app_data = Arc::new(app_data);
+        Self { owner, transport, stream, label, protocol, app_data, for_bot, receivers: BTreeMap::new() }
+    }
+}
+
+impl Room {
+    pub(super) fn produce_data(
+        &mut self,
+        session: SessionId,
+        request: RequestId,
+        coming: DataProducer,
+    ) -> Result<Option<Reply>, RoomError> {
+        if !self.own_transport(session, &coming.transport)?.sends() {
+            return Err(RoomError::NotASendTransport { id: coming.transport.to_string() });
+        }
+        let (limits, room_type) = (self.limits.clone(), self.room_type.clone());
+        let peer = self.joined_mut(session)?;
+        if !peer.data_transports.contains(&coming.transport) {
+            let text = "produceData needs a transport that was created with sctpCapabilities";
+            return Err(RoomError::Invalid(text.to_owned()));
+        }
+        let limit = limits.data_producers_per_peer;
+        if peer.data_producers.len() + peer.data_producers_coming >= limit {
+            return Err(RoomError::Limit { what: "data producers of one peer", limit });
+        }
+        if coming.label.len().max(coming.protocol.len()) > NAME_BYTES {
+            return Err(RoomError::Limit { what: "bytes of label or protocol", limit: NAME_BYTES });
+        }
+        if coming.app_data.to_string().len() > limits.app_data_bytes {
+            return Err(RoomError::Limit { what: "bytes of appData", limit: limits.app_data_bytes });
+        }
+        if !room_type.may_produce_data(&peer.role) {
+            let role = peer.role.as_str().to_owned();
+            return Err(RoomError::NotAllowed { role, kind: "data", source_name: coming.label });
+        }
+        peer.data_producers_coming += 1;
+        let op = MediaOp::ProduceData {
+            transport: coming.transport.clone(),
+            stream: coming.stream,
+            label: coming.label.clone(),
+            protocol: coming.protocol.clone(),
+        };
+        self.media(Pending::ProduceData { session, request, coming: Box::new(coming) }, op);
+        Ok(None)
+    }
+
+    pub(super) fn data_producer_created(
+        &mut self,
+        session: SessionId,
+        request: RequestId,
+        id: DataProducerId,
+        coming: DataProducer,
+    ) {
+        let peer = self.peers.get_mut(&session);
+        let Some(peer) = peer.filter(|peer| peer.transports.contains_key(&coming.transport)) else {
+            self.media(Pending::Silent, MediaOp::CloseDataProducer(id));
+            let gone = "the transport closed meanwhile".to_owned();
+            self.reply(session, request, Err(RoomError::Unavailable(gone)));
+            return;
+        };
+        peer.data_producers.insert(id.clone());
+        self.data_producers.insert(id.clone(), coming);
+        self.reply(session, request, Ok(Reply::DataProduced(id.clone())));
+        let receivers: Vec<_> = self.joined_sessions().collect();
+        for receiver in receivers {
+            self.forward_data(&id, receiver);
+        }
+    }
+
+    /// Brings all messages of the room to a receiver that has just become able to receive.
+    pub(super) fn forward_all_data_to(&mut self, receiver: SessionId) {
+        let producers: Vec<_> = self.data_producers.keys().cloned().collect();
+        for producer in producers {
+            self.forward_data(&producer, receiver);
+        }
+    }
+
+    /// Starts a data consumer if there should be one and there is none. Safe to call at any time.
+    fn forward_data(&mut self, id: &DataProducerId, receiver: SessionId) {
+        let Some(producer) = self.data_producers.get_mut(id) else { return };
+        if producer.for_bot || producer.owner == receiver || producer.receivers.contains_key(&receiver) {
+            return;
+        }
+        let Some(from) = self.peers.get(&producer.owner).map(|owner| owner.role.clone()) else { return };
+        let Some(peer) = self.peers.get_mut(&receiver).filter(|peer| peer.joined.is_some()) else { return };
+        let transport = peer.receive_transport().filter(|id| peer.data_transports.contains(*id)).cloned();
+        let Some(transport) = transport else { return };
+        if !self.room_type.may_receive_data(&from, &peer.role) {
+            return;
+        }
+        if peer.data_consumers.len() + peer.data_consumers_coming >= self.limits.data_consumers_per_peer {
+            self.count(Counter::ConsumerOverLimit);
+            return;
+        }
+        peer.data_consumers_coming += 1;
+        producer.receivers.insert(receiver, DataLink::Creating);
+        self.media(
+            Pending::ConsumeData { receiver, producer: id.clone(), transport: transport.clone() },
+            MediaOp::ConsumeData { transport, data_producer: id.clone() },
+        );
+    }
+
+    /// A data consumer exists: offer it, unless one of its ends left meanwhile.
+    pub(super) fn data_consumer_created(
+        &mut self,
+        receiver: SessionId,
+        producer_id: &DataProducerId,
+        transport: TransportId,
+        created: DataConsumerCreated,
+    ) {
+        let peer = self.peers.get_mut(&receiver).filter(|peer| peer.transports.contains_key(&transport));
+        let (Some(peer), Some(producer)) = (peer, self.data_producers.get_mut(producer_id)) else {
+            self.media(Pending::Silent, MediaOp::CloseDataConsumer(created.id));
+            self.unlink_data(producer_id, receiver);
+            self.forward_data(producer_id, receiver);
+            return;
+        };
+        producer.receivers.insert(receiver, DataLink::Consumer(created.id.clone()));
+        self.last_ask += 1;
+        let ask = AskId(self.last_ask);
+        peer.data_consumers.insert(created.id.clone());
+        peer.asks.insert(ask, Asked::DataConsumer(created.id.clone()));
+        let consumer = DataConsumer {
+            producer: producer_id.clone(),
+            receiver,
+            transport: transport.clone(),
+            accepted: false,
+        };
+        self.data_consumers.insert(created.id.clone(), consumer);
+        let Some(owner) = self.peers.get(&producer.owner).map(|owner| owner.id.clone()) else { return };
+        let request = ServerRequest::NewDataConsumer {
+            peer: owner,
+            data_producer: producer_id.clone(),
+            id: created.id,
+            transport,
+            stream: created.stream,
+            label: producer.label.clone(),
+            protocol: producer.protocol.clone(),
+            app_data: producer.app_data.clone(),
+        };
+        self.out.push(Action::Ask { session: receiver, ask, request });
+    }
+
+    pub(super) fn data_consume_failed(
+        &mut self,
+        receiver: SessionId,
+        producer: &DataProducerId,
+        transport: &TransportId,
+    ) {
+        self.count(Counter::ConsumeFailed);
+        let same = self.peers.get(&receiver).is_some_and(|peer| peer.transports.contains_key(transport));
+        if same {
+            if let Some(producer) = self.data_producers.get_mut(producer) {
+                producer.receivers.insert(receiver, DataLink::Refused);
+            }
+        } else {
+            // It failed with its transport; there may be another by now.
+            self.unlink_data(producer, receiver);
+            self.forward_data(producer, receiver);
+        }
+    }
+
+    pub(super) fn data_answered(&mut self, session: SessionId, id: DataConsumerId, accepted: bool) {
+        let Some(consumer) = self.data_consumers.get_mut(&id) else {
+            // Its producer ended before the client answered; only now does the client know the id.
+            if accepted {
+                self.notify(session, Notification::DataConsumerClosed(id));
+            }
+            return;
+        };
+        if accepted {
+            consumer.accepted = true;
+            self.media(Pending::Silent, MediaOp::ResumeDataConsumer(id));
+            return;
+        }
+        self.count(Counter::ConsumerRefused);
+        let Some(consumer) = self.data_consumers.remove(&id) else { return };
+        if let Some(peer) = self.peers.get_mut(&session) {
+            peer.data_consumers.remove(&id);
+        }
+        if let Some(producer) = self.data_producers.get_mut(&consumer.producer) {
+            producer.receivers.insert(session, DataLink::Refused);
+        }
+        self.media(Pending::Silent, MediaOp::CloseDataConsumer(id));
+    }
+
+    /// Forgets a data producer and its data consumers, and tells their clients. The worker closes them with its transport.
+    fn drop_data_producer(&mut self, id: &DataProducerId) {
+        let Some(producer) = self.data_producers.shift_remove(id) else { return };
+        for (receiver, link) in producer.receivers {
+            let DataLink::Consumer(id) = link else { continue };
+            let Some(consumer) = self.data_consumers.remove(&id) else { continue };
+            if let Some(peer) = self.peers.get_mut(&receiver) {
+                peer.data_consumers.remove(&id);
+                if consumer.accepted {
+                    self.notify(receiver, Notification::DataConsumerClosed(id));
+                }
+            }
+        }
+    }
+
+    /// Frees what a peer that left had of messages.
+    pub(super) fn leave_data(&mut self, session: SessionId, peer: &Peer) {
+        for producer in &peer.data_producers {
+            self.drop_data_producer(producer);
+        }
+        for consumer in &peer.data_consumers {
+            self.data_consumers.remove(consumer);
+        }
+        for producer in self.data_producers.values_mut() {
+            producer.receivers.remove(&session);
+        }
+    }
+
+    /// A transport is gone for good, and all messages that ran on it. What was refused on it may fit the next.
+    pub(super) fn data_transport_closed(&mut self, session: SessionId, id: &TransportId) {
+        let Some(peer) = self.peers.get_mut(&session) else { return };
+        peer.data_transports.remove(id);
+        let of =
+            |producer: &DataProducerId| self.data_producers.get(producer).is_some_and(|p| p.transport == *id);
+        let producers: Vec<_> = peer.data_producers.iter().filter(|producer| of(producer)).cloned().collect();
+        for producer in &producers {
+            peer.data_producers.remove(producer);
+        }
+        let on = |consumer: &DataConsumer| consumer.receiver == session && consumer.transport == *id;
+        let consumers: Vec<_> = self
+            .data_consumers
+            .iter()
+            .filter(|(_, consumer)| on(consumer))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for consumer in &consumers {
+            peer.data_consumers.remove(consumer);
+        }
+        for producer in &producers {
+            self.drop_data_producer(producer);
+        }
+        for id in consumers {
+            let Some(consumer) = self.data_consumers.remove(&id) else { continue };
+            self.unlink_data(&consumer.producer, session);
+            if consumer.accepted {
+                self.notify(session, Notification::DataConsumerClosed(id));
+            }
+        }
+        for producer in self.data_producers.values_mut() {
+            if producer.receivers.get(&session) == Some(&DataLink::Refused) {
+                producer.receivers.remove(&session);
+            }
+        }
+    }
+
+    fn unlink_data(&mut self, producer: &DataProducerId, receiver: SessionId) {
+        if let Some(producer) = self.data_producers.get_mut(producer) {
+            producer.receivers.remove(&receiver);
+        }
+    }
+
+    pub(super) fn own_data_producer(&self, session: SessionId, id: &DataProducerId) -> Result<(), RoomError> {
+        match self.data_producers.get(id) {
+            Some(producer) if producer.owner == session => Ok(()),
+            _ => Err(RoomError::not_found("data producer", id.as_str())),
+        }
+    }
+
+    pub(super) fn own_data_consumer(&self, session: SessionId, id: &DataConsumerId) -> Result<(), RoomError> {
+        match self.data_consumers.get(id) {
+            Some(consumer) if consumer.receiver == session => Ok(()),
+            _ => Err(RoomError::not_found("data consumer", id.as_str())),
+        }
+    }
+}
