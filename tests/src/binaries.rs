@@ -21,6 +21,14 @@ pub fn node() -> PathBuf {
     std::env::var_os("TUREEN_TEST_NODE").map_or_else(|| PathBuf::from("node"), PathBuf::from)
 }
 
+/// The Python that has the packages of tests/python/requirements.txt, which `cargo xtask test` installs and names.
+pub fn python() -> Result<PathBuf> {
+    let python = std::env::var_os("TUREEN_TEST_PYTHON").map(PathBuf::from);
+    python.context(
+        "TUREEN_TEST_PYTHON names no Python with the packages of tests/python/requirements.txt; `cargo xtask test` does",
+    )
+}
+
 /// The folder in whose `node_modules` mediasoup's npm package is. `TUREEN_TEST_MEDIASOUP` names another than that of
 /// `cargo xtask node-tests`.
 pub fn mediasoup_packages() -> Result<PathBuf> {
@@ -49,7 +57,7 @@ fn target() -> Result<PathBuf> {
 }
 
 /// The workspace's root folder.
-pub(crate) fn root() -> &'static Path {
+pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate lies in the workspace's root")
 }
 

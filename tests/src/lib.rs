@@ -13,7 +13,7 @@ mod scenario;
 mod server;
 
 pub use crate::{
-    binaries::{mediasoup_packages, node, node_22, tureen, tureen_worker},
+    binaries::{mediasoup_packages, node, node_22, python, root, tureen, tureen_worker},
     certificate::Certificate,
     ffmpeg::{Publisher, Recorder, Recording, RtpEnd},
     link::{Link, LinkControl, LinkProfiles},

@@ -31,13 +31,18 @@ const NFTABLES: Package = Package { name: "nftables", present: || process::find(
 const IPROUTE: Package = Package { name: "iproute2", present: || process::find("ip").is_some() };
 const OPENSSL: Package = Package { name: "openssl", present: || process::find("openssl").is_some() };
 
+const PYTHON_VENV: Package = Package {
+    name: "python3-venv",
+    present: || process::succeeds(process::command("python3").args(["-c", "import ensurepip, venv"])),
+};
+
 /// What building the server, the worker and the page needs (BoringSSL: a C++ compiler, cmake, libclang for its bindings).
 pub(crate) const TO_BUILD: &[Package] = &[CXX, MAKE, CMAKE, LIBCLANG, NPM];
 /// What mediasoup's Node tests need.
 pub(crate) const TO_NODE_TEST: &[Package] = &[CXX, MAKE, CMAKE, LIBCLANG, NPM, OPENSSL];
-/// What all tests need: browsers, an encoder and recorder, namespaces whose traffic can be dropped, certificates.
+/// What all tests need: browsers, an encoder and recorder, namespaces whose traffic can be dropped, certificates, Python.
 pub(crate) const TO_TEST: &[Package] =
-    &[CXX, MAKE, CMAKE, LIBCLANG, NPM, CHROMIUM, FIREFOX, FFMPEG, NFTABLES, IPROUTE, OPENSSL];
+    &[CXX, MAKE, CMAKE, LIBCLANG, NPM, CHROMIUM, FIREFOX, FFMPEG, NFTABLES, IPROUTE, OPENSSL, PYTHON_VENV];
 
 /// Sees to it that the packages' programs are there.
 pub(crate) fn ensure(packages: &[Package]) -> Result<()> {

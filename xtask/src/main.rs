@@ -10,6 +10,7 @@ mod fuzz;
 mod node;
 mod node_tests;
 mod process;
+mod python;
 mod run;
 mod server;
 mod steps;

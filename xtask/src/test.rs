@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 
 use crate::node::Node;
 use crate::steps::Steps;
-use crate::{arrows, debian, fuzz, node_tests, process, tools, web, workspace};
+use crate::{arrows, debian, fuzz, node_tests, process, python, tools, web, workspace};
 
 /// The steps by name, in their order.
 const STEPS: &[&str] =
@@ -83,6 +83,7 @@ fn rust(rest: &[String]) -> Result<()> {
             .env("TUREEN_TEST_BIN", binaries.join("tureen"))
             .env("TUREEN_TEST_WORKER_BIN", binaries.join("tureen-worker"))
             .env("TUREEN_TEST_NODE", node.program()?)
+            .env("TUREEN_TEST_PYTHON", python::environment()?)
             .env("TUREEN_TEST_MEDIASOUP", node_tests::packages()?),
     )
 }

@@ -15,7 +15,8 @@ const CANDIDATES = [
   '/usr/bin/google-chrome',
 ];
 
-const FLAGS = [
+/** What every Chromium of a test is started with. */
+export const FLAGS = [
   '--no-sandbox',
   '--disable-gpu',
   '--disable-quic',
@@ -199,7 +200,8 @@ export function checkWatch(who, other, seen, controlFps, share = 0.8) {
   );
 }
 
-async function executable(folder, netns) {
+/** The program, or a script that starts it in a network namespace. */
+export async function executable(folder, netns) {
   const found = CANDIDATES.find((path) => path && existsSync(path));
   check(found, 'no Chromium found: apt-get install chromium, or set TUREEN_CHROMIUM');
   if (!netns) return found;

@@ -11,6 +11,7 @@ use tests::{Network, Server, run_scenario, run_scenario_in};
 /// Names of scenarios with a case below, in plain.rs or in other_worker.rs.
 const CASES: &[&str] = &[
     "call",
+    "data",
     "firefox",
     "four",
     "join-time",
@@ -22,6 +23,13 @@ const CASES: &[&str] = &[
     "worker-kill",
     "wrtc",
 ];
+
+#[test]
+fn chromium_data_channels_reach_each_other() -> Result<()> {
+    let server = Server::start()?;
+    run_scenario("data", &server, &json!({}), minutes(3))?;
+    Ok(())
+}
 
 const fn minutes(minutes: u64) -> Duration {
     Duration::from_secs(minutes * 60)

@@ -3,6 +3,7 @@
 
 mod browser;
 mod crash_loop;
+mod data;
 mod load;
 mod other_worker;
 mod plain;
