@@ -1,7 +1,7 @@
 //! Which packets to ask for again (RFC 4585, section 6.2.1), and when.
 //!
 //! A gap is asked for once, after a short delay that lets reordered packets come by themselves, and then
-//! again every round trip until it is filled or given up. Works on extended sequence numbers; telling
+//! again a little more than every round trip until it is filled or given up. Works on extended sequence numbers; telling
 //! duplicates is the caller's.
 
 use std::{
@@ -20,6 +20,9 @@ const DEFAULT_RTT: Duration = Duration::from_millis(100);
 /// Least time between two requests for one packet: on a local link the round trip is shorter than the time
 /// that a busy sender takes.
 const MIN_RETRY_INTERVAL: Duration = Duration::from_millis(40);
+/// Added to the round trip between two requests for one packet, with an eighth of it: a sender's pacer, its timers and
+/// a path's jitter.
+const RETRY_MARGIN: Duration = Duration::from_millis(10);
 /// Greatest time between two requests for one packet.
 const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Key frames remembered, to drop what precedes them when too much is pending.
@@ -158,8 +161,11 @@ impl NackGenerator {
         self.given_up
     }
 
+    /// A round trip and what it varies by. libwebrtc, and mediasoup with it, refuses to repeat a packet within the round
+    /// trip that it knows after the last time: asked again a moment too early, it lets the next chance pass by.
     fn retry_interval(&self) -> Duration {
-        self.rtt.unwrap_or(DEFAULT_RTT).clamp(MIN_RETRY_INTERVAL, MAX_RETRY_INTERVAL)
+        let rtt = self.rtt.unwrap_or(DEFAULT_RTT);
+        (rtt + rtt / 8 + RETRY_MARGIN).clamp(MIN_RETRY_INTERVAL, MAX_RETRY_INTERVAL)
     }
 
     /// Notes the gap `from..to`.
