@@ -22,6 +22,8 @@ const WINDOW_ROUND_TRIPS: u32 = 3;
 const DEFAULT_RTT: Duration = Duration::from_millis(100);
 /// A stream that sent nothing for so long cannot tell where its RTP timeline is: it makes no sender report.
 const MAX_SENDER_REPORT_AGE: Duration = Duration::from_secs(2);
+/// Reported loss, in 1/256, from which the path is taken for overloaded: no repeat goes out early there.
+const MUCH_LOST: u8 = 38;
 /// Repeats that may follow each other without new packets between them. Each new packet allows one more, up
 /// to this many: enough for half of all packets (repeats included) being lost, and a limit on what a receiver
 /// that asks for everything can make us send.
@@ -149,11 +151,16 @@ impl SendStream {
         true
     }
 
-    /// A NACK packet asks for `seqs`: appends what to repeat now. Not twice within a round trip, not more
-    /// than ten times each, and not much more in all than was sent.
+    /// A NACK packet asks for `seqs`: appends what to repeat now. Not again within a round trip, where little is lost
+    /// once already after half of it; not more than ten times each, and not much more in all than was sent.
+    ///
+    /// A browser that only receives does not know the round trip and asks every 100 ms. On a longer path the second
+    /// request comes before the first repeat can have arrived, and were it refused, a repeat that was lost would be
+    /// missed for another 100 ms: a frozen picture, for the price of one packet more for each that was lost.
     pub fn on_nack(&mut self, seqs: impl IntoIterator<Item = u16>, now: Instant, out: &mut Vec<Repeat>) {
         self.nack_count += 1;
         let rtt = self.rtt.unwrap_or(DEFAULT_RTT);
+        let first_wait = if self.fraction_lost < MUCH_LOST { rtt / 2 } else { rtt };
         for seq in seqs {
             self.nack_packet_count += 1;
             let Some(sent) = &mut self.sent else { continue };
@@ -161,7 +168,7 @@ impl SendStream {
                 self.repeats_refused += 1;
                 continue;
             }
-            match sent.request(seq, rtt, now) {
+            match sent.request(seq, first_wait, rtt, now) {
                 Lookup::Repeat { packet, first } => {
                     self.repeat_credit -= 1;
                     self.packets_retransmitted += 1;

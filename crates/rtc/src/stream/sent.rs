@@ -174,8 +174,9 @@ impl SentMap {
         }
     }
 
-    /// The packet that a NACK asks for; when it is to be repeated, the repeat is counted as sent now.
-    pub fn request(&mut self, seq: u16, rtt: Duration, now: Instant) -> Lookup {
+    /// The packet that a NACK asks for; when it is to be repeated, the repeat is counted as sent now. Refused within
+    /// `rtt` after the last repeat, and within `first_wait` after the first.
+    pub fn request(&mut self, seq: u16, first_wait: Duration, rtt: Duration, now: Instant) -> Lookup {
         let Some(newest) = self.newest else { return Lookup::Unknown };
         let behind = u64::from((newest as u16).wrapping_sub(seq));
         let Some(seq) = newest.checked_sub(behind) else { return Lookup::Unknown };
@@ -186,7 +187,12 @@ impl SentMap {
         if entry.state & PRESENT == 0 || age > self.window {
             return Lookup::Unknown;
         }
-        if repeats >= MAX_REPEATS || (repeats > 0 && age < rtt) {
+        let wait = match repeats {
+            0 => Duration::ZERO,
+            1 => first_wait,
+            _ => rtt,
+        };
+        if repeats >= MAX_REPEATS || age < wait {
             return Lookup::Refused;
         }
         let from_newest = usize::from(self.newest_rewrite.wrapping_sub(entry.rewrite));

@@ -262,3 +262,29 @@ fn reports_in_a_row_are_scored_once() {
     }
     assert_eq!(changes, 1);
 }
+
+/// Chromium asks every 100 ms when it only receives. At a round trip of 110 ms, what it asks for the second time is
+/// repeated at once unless much is lost, and then not before a round trip has passed.
+#[test]
+fn receiver_that_does_not_know_the_round_trip_is_repeated_to_in_time() {
+    for (fraction_lost, expected) in [(12, [0, 100, 300]), (64, [0, 200, 400])] {
+        let start = Instant::now();
+        let wall = NtpTime(1 << 40);
+        let mut stream = SendStream::new(params(true), 0, start);
+        let rtt = NtpTime((110 << 32) / 1000).compact();
+        let last_sr = wall.compact() - rtt;
+        let block = ReportBlock { ssrc: Ssrc(1), fraction_lost, last_sr, ..Default::default() };
+        stream.on_receiver_report(&block, wall, start);
+        assert!(stream.rtt().is_some_and(|rtt| rtt > ms(105) && rtt < ms(115)), "{:?}", stream.rtt());
+        stream.sent(&outgoing(70_000), start);
+        let mut repeated = Vec::new();
+        for at in (0..500).step_by(100) {
+            let mut repeats = Vec::new();
+            stream.on_nack([70_000_u64 as u16], start + ms(at), &mut repeats);
+            if !repeats.is_empty() {
+                repeated.push(at);
+            }
+        }
+        assert_eq!(repeated, expected, "at {fraction_lost}/256 lost");
+    }
+}

@@ -36,9 +36,9 @@ fn request_returns_what_was_sent() {
     }
     for seq in 0..40 {
         let expected = Lookup::Repeat { packet: packet(65_520 + seq, 90_000 + seq * 2), first: true };
-        assert_eq!(map.request((65_520 + seq) as u16, RTT, now), expected, "over the wrap");
+        assert_eq!(map.request((65_520 + seq) as u16, RTT, RTT, now), expected, "over the wrap");
     }
-    assert_eq!(map.request(100, RTT, now), Lookup::Unknown);
+    assert_eq!(map.request(100, RTT, RTT, now), Lookup::Unknown);
 }
 
 #[test]
@@ -48,12 +48,27 @@ fn not_twice_within_a_round_trip_and_ten_times_in_all() {
     map.insert(&packet(70_000, 70_000), start);
     let mut repeats = 0;
     for step in 0..1_000 {
-        if matches!(map.request(70_000_u64 as u16, RTT, start + ms(step)), Lookup::Repeat { .. }) {
+        if matches!(map.request(70_000_u64 as u16, RTT, RTT, start + ms(step)), Lookup::Repeat { .. }) {
             repeats += 1;
-            assert_eq!(map.request(70_000_u64 as u16, RTT, start + ms(step)), Lookup::Refused);
+            assert_eq!(map.request(70_000_u64 as u16, RTT, RTT, start + ms(step)), Lookup::Refused);
         }
     }
     assert_eq!(repeats, u64::from(MAX_REPEATS));
+}
+
+#[test]
+fn second_repeat_may_come_sooner_than_those_after_it() {
+    let start = Instant::now();
+    let mut map = SentMap::new(WINDOW, start);
+    map.insert(&packet(70_000, 70_000), start);
+    let mut repeats = Vec::new();
+    for step in 0..600 {
+        let answer = map.request(70_000_u64 as u16, ms(60), ms(120), start + ms(step));
+        if matches!(answer, Lookup::Repeat { .. }) {
+            repeats.push(step);
+        }
+    }
+    assert_eq!(repeats, [0, 60, 180, 300, 420, 540]);
 }
 
 #[test]
@@ -62,8 +77,8 @@ fn packets_older_than_the_window_are_unknown() {
     let mut map = SentMap::new(WINDOW, start);
     map.insert(&packet(70_000, 70_000), start);
     map.insert(&packet(70_001, 70_001), start + ms(1_900));
-    assert_eq!(map.request(70_000_u64 as u16, RTT, start + ms(2_100)), Lookup::Unknown);
-    assert!(matches!(map.request(70_001_u64 as u16, RTT, start + ms(2_100)), Lookup::Repeat { .. }));
+    assert_eq!(map.request(70_000_u64 as u16, RTT, RTT, start + ms(2_100)), Lookup::Unknown);
+    assert!(matches!(map.request(70_001_u64 as u16, RTT, RTT, start + ms(2_100)), Lookup::Repeat { .. }));
 }
 
 #[test]
@@ -74,7 +89,7 @@ fn packet_sent_before_is_refused_and_a_filled_gap_is_not() {
     assert!(map.insert(&packet(70_002, 70_002), now));
     assert!(map.insert(&packet(70_001, 70_001), now));
     assert!(!map.insert(&packet(70_001, 70_001), now));
-    assert_eq!(map.request(69_999_u64 as u16, RTT, now), Lookup::Unknown);
+    assert_eq!(map.request(69_999_u64 as u16, RTT, RTT, now), Lookup::Unknown);
 }
 
 #[test]
@@ -92,7 +107,7 @@ fn layer_switches_keep_each_packets_own_rewrite() {
     }
     for packet in sent {
         let expected = Lookup::Repeat { packet, first: true };
-        assert_eq!(map.request(packet.seq as u16, RTT, now), expected);
+        assert_eq!(map.request(packet.seq as u16, RTT, RTT, now), expected);
     }
 }
 
@@ -131,7 +146,7 @@ fn wide_jumps_and_random_order_never_return_a_wrong_packet() {
                 model.insert(actual, packet);
             }
             let asked = seq - random.below(2_000).min(seq);
-            if let Lookup::Repeat { packet, .. } = map.request(asked as u16, RTT, now) {
+            if let Lookup::Repeat { packet, .. } = map.request(asked as u16, RTT, RTT, now) {
                 assert_eq!(Some(&packet), model.get(&packet.seq), "seed {seed} step {step}");
                 assert_eq!(packet.seq, asked);
             }
@@ -148,5 +163,5 @@ fn many_rewrites_later_an_old_packet_is_unknown_and_not_another() {
         packet.timestamp_offset = seq as u32;
         assert!(map.insert(&packet, now));
     }
-    assert_eq!(map.request(70_000_u64 as u16, RTT, now), Lookup::Unknown);
+    assert_eq!(map.request(70_000_u64 as u16, RTT, RTT, now), Lookup::Unknown);
 }
