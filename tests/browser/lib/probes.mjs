@@ -192,6 +192,19 @@ export function probes() {
         counters: await counters(video.srcObject?.getVideoTracks()[0]),
       };
     },
+    /** What this page sends of its camera, encoding by encoding. */
+    async sentVideo() {
+      const sent = [];
+      for (const connection of connections) {
+        if (connection.connectionState !== 'connected') continue;
+        const stats = await connection.getStats();
+        for (const { type, kind, codecId, rid, scalabilityMode, encoderImplementation } of stats.values()) {
+          if (type !== 'outbound-rtp' || kind !== 'video' || !stats.get(codecId)) continue;
+          sent.push({ mimeType: stats.get(codecId).mimeType, rid, scalabilityMode, encoderImplementation });
+        }
+      }
+      return sent;
+    },
     /** Which way the media of each connected transport goes. */
     async selectedPairs() {
       const pairs = [];

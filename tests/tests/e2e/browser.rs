@@ -8,9 +8,10 @@ use anyhow::Result;
 use serde_json::json;
 use tests::{Network, Server, run_scenario, run_scenario_in};
 
-/// Names of scenarios with a case below, in plain.rs or in other_worker.rs.
+/// Names of scenarios with a case below, or in another module beside this one.
 const CASES: &[&str] = &[
     "call",
+    "codec",
     "data",
     "firefox",
     "four",

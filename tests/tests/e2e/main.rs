@@ -2,6 +2,7 @@
 //! itself (see .config/nextest.toml).
 
 mod browser;
+mod codecs;
 mod crash_loop;
 mod data;
 mod load;
