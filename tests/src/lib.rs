@@ -7,6 +7,7 @@ mod binaries;
 mod certificate;
 mod ffmpeg;
 mod link;
+pub mod loss;
 mod namespace;
 mod proc;
 mod scenario;

@@ -43,6 +43,19 @@ pub(crate) fn bench(name: &str, mut arguments: Vec<String>) -> Result<()> {
             });
             scenario(&node, &server, name, &run)
         }
+        "loss" => {
+            steps.require("browser", || debian::ensure(debian::TO_TEST))?;
+            let node = run::build(&mut steps, &["tureen", "worker", "tests"])?;
+            web::packages_of(&node, &workspace::root().join("tests/browser"))?;
+            let binaries = workspace::target()?.join("release");
+            process::run(
+                process::command(binaries.join("tureen-bench-loss"))
+                    .args(&arguments)
+                    .env("TUREEN_TEST_BIN", binaries.join("tureen"))
+                    .env("TUREEN_TEST_WORKER_BIN", binaries.join("tureen-worker"))
+                    .env("TUREEN_TEST_NODE", node.program()?),
+            )
+        }
         "joins" | "hostile" if !arguments.iter().any(|argument| argument.starts_with("--address")) => {
             run::build(&mut steps, &["tureen", "worker", "bench"])?;
             let server = Server::start(&listen_anywhere())?;

@@ -15,8 +15,11 @@ export const VOICES = {
 const BAR_FRAMES = 30;
 const SAMPLE_RATE = 48_000;
 
-/** Writes a Y4M clip that loops without a jump. */
-export async function writeVideo(path, rgb, { width = 640, height = 480, fps = 20 } = {}) {
+/**
+ * Writes a Y4M clip that loops without a jump. With `noise`, every pixel's brightness differs by up to that much from
+ * frame to frame: such a picture costs whatever bit rate the encoder is allowed, as a real camera's does.
+ */
+export async function writeVideo(path, rgb, { width = 640, height = 480, fps = 20, noise = 0 } = {}) {
   const [y, u, v] = toYuv(rgb);
   const file = await open(path, 'w');
   await file.write(`YUV4MPEG2 W${width} H${height} F${fps}:1 Ip A1:1 C420jpeg\n`);
@@ -26,6 +29,7 @@ export async function writeVideo(path, rgb, { width = 640, height = 480, fps = 2
     const left = Math.floor((frame * (width - barWidth)) / BAR_FRAMES);
     for (let row = 0; row < height / 2; row++)
       luma.fill(235, row * width + left, row * width + left + barWidth);
+    if (noise > 0) addNoise(luma, noise, frame);
     const chroma = (width / 2) * (height / 2);
     await file.write(
       Buffer.concat([Buffer.from('FRAME\n'), luma, Buffer.alloc(chroma, u), Buffer.alloc(chroma, v)]),
@@ -96,6 +100,17 @@ function generator(seed) {
     mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
     return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
   };
+}
+
+/** The same noise on every run: a xorshift of the frame's number. */
+function addNoise(luma, noise, frame) {
+  let state = 0x9e3779b9 ^ (frame + 1);
+  for (let at = 0; at < luma.length; at++) {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    luma[at] = Math.max(16, Math.min(235, luma[at] + ((state >>> 8) % (2 * noise + 1)) - noise));
+  }
 }
 
 /** Writes two seconds of syllables at `hertz`: 420 ms of tone, 80 ms of nothing. */

@@ -205,6 +205,15 @@ export function probes() {
       }
       return sent;
     },
+    /** Everything that WebRTC reports of the connected transports. */
+    async reports() {
+      const reports = [];
+      for (const connection of connections) {
+        if (connection.connectionState !== 'connected') continue;
+        reports.push(...(await connection.getStats()).values());
+      }
+      return reports;
+    },
     /** Which way the media of each connected transport goes. */
     async selectedPairs() {
       const pairs = [];

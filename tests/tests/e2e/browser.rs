@@ -16,6 +16,7 @@ const CASES: &[&str] = &[
     "firefox",
     "four",
     "join-time",
+    "loss",
     "mediasoup",
     "simulcast",
     "tcp",

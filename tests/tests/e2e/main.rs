@@ -6,6 +6,7 @@ mod codecs;
 mod crash_loop;
 mod data;
 mod load;
+mod loss;
 mod other_worker;
 mod plain;
 mod serving;
