@@ -4,6 +4,7 @@
 //! received bytes (`RequestRef`), enums and unions. [`framing`] puts messages on the pipe and takes them off it.
 
 pub mod framing;
+pub mod packed;
 
 /// The generated types, one module per entity (`wire::transport::Tuple`). Names and layout are the schema's.
 #[allow(

@@ -166,7 +166,7 @@ impl Consumer {
                     type_: self.stream_type,
                     producer_id: self.producer_id.clone(),
                     kind: self.kind,
-                    rtp_parameters: Box::new(self.parameters.wire.clone()),
+                    rtp_parameters: Box::new(self.parameters.wire.unpack()),
                     consumable_rtp_encodings: self.consumable.clone(),
                     supported_codec_payload_types: (0..128)
                         .filter(|pt| self.payload_types >> pt & 1 == 1)

@@ -4,6 +4,7 @@
 
 use rtc::codec::vp9::SpatialDependency;
 use rtc::rtp::{ExtensionIds, ExtensionKind};
+use worker_protocol::packed::PackedRtpParameters;
 use worker_protocol::wire::rtp_parameters as wire;
 
 use crate::error::{RequestError, RequestResult};
@@ -104,7 +105,7 @@ pub struct Encoding {
 #[derive(Debug, Clone)]
 pub struct RtpParameters {
     /// As dumps show them: defaults filled in.
-    pub wire: wire::RtpParameters,
+    pub wire: PackedRtpParameters,
     /// The MID, where there is one.
     pub mid: Option<String>,
     /// At least one, with at least one media codec among them.
@@ -167,7 +168,7 @@ impl RtpParameters {
         }
         let mid = data.mid.clone().filter(|mid| !mid.is_empty());
         let cname = data.rtcp.cname.clone().unwrap_or_default();
-        Ok(Self { mid, cname, codecs, encodings, extensions, wire: data })
+        Ok(Self { mid, cname, codecs, encodings, extensions, wire: PackedRtpParameters::new(&data) })
     }
 
     /// The media codec of an encoding.
@@ -433,8 +434,8 @@ mod tests {
     fn defaults_are_filled_in() {
         let data = parameters(vec![codec("video/vp8", 96, None), codec("video/RTX", 97, Some(96))], 2);
         let parsed = RtpParameters::parse(data).unwrap();
-        assert_eq!(parsed.wire.codecs[0].mime_type, "video/VP8");
-        assert_eq!(parsed.wire.encodings[1].codec_payload_type, Some(96));
+        assert_eq!(parsed.wire.unpack().codecs[0].mime_type, "video/VP8");
+        assert_eq!(parsed.wire.unpack().encodings[1].codec_payload_type, Some(96));
         assert_eq!(parsed.rtx_codec(&parsed.encodings[0]).unwrap().payload_type, 97);
         assert_eq!(parsed.stream_type().unwrap(), wire::Type::Simulcast);
     }

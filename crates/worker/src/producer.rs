@@ -176,7 +176,7 @@ impl Producer {
             id: self.id.clone(),
             kind: self.kind,
             type_: self.stream_type,
-            rtp_parameters: Box::new(self.parameters.wire.clone()),
+            rtp_parameters: Box::new(self.parameters.wire.unpack()),
             rtp_mapping: Box::new(self.mapping.clone()),
             rtp_streams: streams
                 .into_iter()

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 /// Packets whose records are allocated together. What is remembered grows and moves on by so many: nothing is ever copied
 /// to a larger place, which would leave a hole of every size it once had.
-const BLOCK: u64 = 32;
+const BLOCK: u64 = 16;
 /// So many blocks at most: 2 s of 1,280 packets/s.
-const MAX_BLOCKS: usize = 80;
+const MAX_BLOCKS: usize = 160;
 /// Rewrites (layer switches, mostly) that packets still in the ring may refer to.
 const MAX_REWRITES: usize = 8;
 /// Resolution of send times.
