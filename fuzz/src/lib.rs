@@ -15,6 +15,7 @@ pub mod ortc;
 pub mod protoo;
 pub mod rtcp;
 pub mod rtp;
+pub mod sctp;
 pub mod session;
 pub mod srtp;
 pub mod stun;
@@ -38,6 +39,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("protoo", protoo::run),
     ("rtcp", rtcp::run),
     ("rtp", rtp::run),
+    ("sctp", sctp::run),
     ("srtp", srtp::run),
     ("stun", stun::run),
     ("transport", transport::run),

@@ -1,4 +1,4 @@
-//! Sans-IO protocol state of a conference: STUN and ICE, DTLS, SRTP, RTP and RTCP, codecs, streams.
+//! Sans-IO protocol state of a conference: STUN and ICE, DTLS, SRTP, SCTP, RTP and RTCP, codecs, streams.
 //!
 //! Nothing here opens a socket or reads a clock: bytes and instants are passed in, bytes and decisions come
 //! out. This crate depends on no sibling.

@@ -174,7 +174,7 @@ pub struct SctpCounts {
     pub data_duplicate: u64,
     /// Messages given up by the rules of their stream.
     pub messages_abandoned: u64,
-    /// DATA sent again.
+    /// Packets with DATA sent again.
     pub retransmissions: u64,
     /// Associations that we ended because of what the peer sent.
     pub violations: u64,

@@ -58,7 +58,7 @@ pub(super) struct Established {
 }
 
 impl Established {
-    pub(super) fn new(cookie: &Cookie, options: &SctpOptions, _now: Instant) -> Self {
+    pub(super) fn new(cookie: &Cookie, options: &SctpOptions) -> Self {
         Self {
             tag: cookie.peer_tag,
             streams: (cookie.outbound_streams, cookie.inbound_streams),

@@ -136,7 +136,7 @@ impl SctpAssociation {
             tie_tags: (0, 0),
         };
         self.remote_port = header.source_port;
-        self.peer = Some(Box::new(Established::new(&cookie, &self.options, now)));
+        self.peer = Some(Box::new(Established::new(&cookie, &self.options)));
         self.stage = Stage::CookieEchoed(echo);
         self.start_repeating(now);
         self.send_handshake();
@@ -199,7 +199,7 @@ impl SctpAssociation {
         (self.local_port, self.remote_port) = (header.destination_port, header.source_port);
         self.repeat = None;
         self.stage = Stage::Established;
-        let mut peer = Established::new(cookie, &self.options, now);
+        let mut peer = Established::new(cookie, &self.options);
         peer.start(now);
         self.peer = Some(Box::new(peer));
         self.events.push_back(if restarted { SctpEvent::Restarted } else { SctpEvent::Connected });

@@ -102,7 +102,7 @@ fn fragments_without_beginning_or_end_are_limited_by_their_cost() {
 }
 
 #[test]
-fn message_of_a_hundred_thousand_fragments_is_put_together_in_any_order() {
+fn message_of_sixty_thousand_fragments_is_put_together_in_any_order() {
     for backwards in [false, true] {
         let mut insider = Insider::new();
         let started = Instant::now();
