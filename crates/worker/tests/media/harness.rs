@@ -25,6 +25,8 @@ pub(crate) struct Harness {
     pub(crate) notifications: Vec<notification::Notification>,
     responses: Vec<response::Response>,
     readable: Vec<worker::table::SocketIdx>,
+    /// When requests come, where that is not now.
+    pub(crate) virtual_now: Option<Instant>,
 }
 
 impl Harness {
@@ -42,6 +44,7 @@ impl Harness {
             notifications: Vec::new(),
             responses: Vec::new(),
             readable: Vec::new(),
+            virtual_now: None,
         }
     }
 
@@ -98,7 +101,8 @@ impl Harness {
     pub(crate) fn send(&mut self, data: message::Body) {
         let mut bytes = Vec::new();
         self.encoder.append(message::Message { data }, &mut bytes);
-        self.worker.handle_message(&bytes[framing::PREFIX_BYTES..], Instant::now());
+        let now = self.virtual_now.unwrap_or_else(Instant::now);
+        self.worker.handle_message(&bytes[framing::PREFIX_BYTES..], now);
         self.worker.flush();
         self.take_messages();
     }
@@ -184,6 +188,16 @@ impl Harness {
         kind: rtp::MediaKind,
         parameters: rtp::RtpParameters,
     ) {
+        self.try_produce(transport, id, kind, parameters).unwrap();
+    }
+
+    pub(crate) fn try_produce(
+        &mut self,
+        transport: &str,
+        id: &str,
+        kind: rtp::MediaKind,
+        parameters: rtp::RtpParameters,
+    ) -> Result<Option<response::Body>, String> {
         let encodings = parameters
             .encodings
             .iter()
@@ -212,7 +226,7 @@ impl Harness {
             enable_mediasoup_packet_id_header_extension: false,
         };
         let body = request::Body::TransportProduceRequest(Box::new(body));
-        self.request(Method::TransportProduce, transport, Some(body));
+        self.try_request(Method::TransportProduce, transport, Some(body))
     }
 
     pub(crate) fn consume(
