@@ -6,6 +6,7 @@
 
 pub mod av1;
 pub mod channel;
+pub mod dependency;
 pub mod dtls;
 pub mod frames;
 pub mod h264;
@@ -31,6 +32,7 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("av1", av1::run),
     ("channel", channel::run),
+    ("dependency", dependency::run),
     ("dtls", dtls::run),
     ("frames", frames::run),
     ("h264", h264::run),

@@ -9,11 +9,12 @@ pub fn run(payload: &[u8]) {
     let expected = plain_reading(payload);
     assert_eq!(parsed.is_some(), expected.is_some());
     let info = inspect(CodecKind::Vp9, payload, false);
-    let (Some(descriptor), Some((picture, layer))) = (parsed, expected) else {
+    let (Some(descriptor), Some((picture, layer, diffs, len))) = (parsed, expected) else {
         assert!(!info.key_frame && info.spatial_layer == 0);
         return;
     };
     assert_eq!(descriptor.picture_id, picture);
+    assert_eq!((descriptor.reference_diffs.as_slice(), descriptor.len), (&diffs[..], len));
     let told = descriptor.layers.map(|layers| (layers.temporal, layers.spatial, layers.tl0_picture_index));
     assert_eq!(told, layer);
     let spatial = layer.map_or(0, |(_, spatial, _)| spatial);
@@ -23,8 +24,8 @@ pub fn run(payload: &[u8]) {
     assert_eq!(info.key_frame, bit(0x08) && !bit(0x40) && spatial == 0);
 }
 
-/// Picture number, then temporal layer, spatial layer and TL0PICIDX.
-type Reading = (Option<u16>, Option<(u8, u8, Option<u8>)>);
+/// Picture number; temporal layer, spatial layer and TL0PICIDX; reference differences; length.
+type Reading = (Option<u16>, Option<(u8, u8, Option<u8>)>, Vec<u8>, usize);
 
 fn plain_reading(payload: &[u8]) -> Option<Reading> {
     let mut bytes = payload.iter().copied();
@@ -44,5 +45,30 @@ fn plain_reading(payload: &[u8]) -> Option<Reading> {
         let tl0 = if f { None } else { Some(bytes.next()?) };
         layer = Some((indices / 32, (indices % 16) / 2, tl0));
     }
-    Some((picture, layer))
+    let mut diffs = Vec::new();
+    if f && first & 0x40 != 0 {
+        let mut more = true;
+        while more {
+            // At most three follow each other (section 4.2).
+            let diff = bytes.next().filter(|_| diffs.len() < 3)?;
+            diffs.push(diff / 2);
+            more = diff % 2 == 1;
+        }
+    }
+    if first & 2 != 0 {
+        let structure = bytes.next()?;
+        let mut skip = if structure & 0x10 != 0 { (usize::from(structure >> 5) + 1) * 4 } else { 0 };
+        while skip > 0 {
+            bytes.next()?;
+            skip -= 1;
+        }
+        if structure & 8 != 0 {
+            for _ in 0..bytes.next()? {
+                for _ in 0..(bytes.next()? >> 2) % 4 {
+                    bytes.next()?;
+                }
+            }
+        }
+    }
+    Some((picture, layer, diffs, payload.len() - bytes.len()))
 }
