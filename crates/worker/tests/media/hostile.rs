@@ -184,26 +184,3 @@ fn what_peers_cause_is_not_piled_up_for_a_driver_that_does_not_read() {
     assert_eq!(harness.worker.outbox.pending.len(), ::worker::outbox::TALK_LIMIT + 1);
     harness.worker.outbox.pending.clear();
 }
-
-#[test]
-fn a_mid_or_ssrc_names_one_producer_of_a_transport() {
-    let mut harness = Harness::new();
-    one_consumer(&mut harness);
-    let with = |mid: &str, ssrc| {
-        let mut wanted = parameters(vec![vp8(96)], vec![encoding(ssrc, None)]);
-        wanted.mid = Some(mid.to_owned());
-        wanted
-    };
-    // The first Producer has MID 0 and SSRC 111: whoever wants one of them gets nothing at all.
-    for (mid, ssrc, reason) in [("0", 333, "MID"), ("1", 111, "ssrc")] {
-        let error = harness.try_produce("in", "second", MediaKind::Video, with(mid, ssrc)).unwrap_err();
-        assert!(error.contains(&format!("{reason} already exists")), "{error}");
-    }
-    assert_eq!(harness.worker.producers.len(), 1);
-    // What was refused has left nothing behind that would be in the way.
-    harness.produce("in", "second", MediaKind::Video, with("1", 333));
-    // Another transport has numbers of its own.
-    harness.plain_transport("router", "elsewhere", true);
-    harness.produce("elsewhere", "third", MediaKind::Video, with("0", 111));
-    assert_eq!(harness.worker.producers.len(), 3);
-}
