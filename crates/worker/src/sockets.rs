@@ -26,8 +26,9 @@ pub const FIRST_TOKEN: usize = 16;
 /// Bytes that may wait for a slow TCP peer. More than this is seconds of video: new packets are dropped.
 const TCP_BACKLOG_BYTES: usize = 256 * 1024;
 
-/// Bytes queued from which a turn flushes before its end: what a turn receives may be sent to a thousand.
-const FLUSH_BYTES: usize = 1024 * 1024;
+/// Bytes queued from which a turn flushes before its end: what a turn receives may be sent to a thousand. As much stays in
+/// the second-level cache until the kernel copies it, and the first receivers do not wait for the last.
+const FLUSH_BYTES: usize = 256 * 1024;
 
 /// The environment variable that, set to 0, has every datagram leave as a message of its own: for a network card that
 /// cuts runs badly, and for tests whose packet filter drops what it takes for one packet.
