@@ -2,6 +2,7 @@
 //! asks of its kernel, and BoringSSL's DTLS timers.
 
 pub mod alarm;
+pub mod counting_allocator;
 pub mod dtls_timers;
 pub mod prefetch;
 pub mod process;

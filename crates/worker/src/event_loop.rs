@@ -72,11 +72,18 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         }
     };
     os::ignore_signals();
-    let result = EventLoop::new(settings, read, write, &version.to_string_lossy()).and_then(EventLoop::run);
-    match result {
+    match serve(settings, read, write, &version.to_string_lossy()) {
         Ok(()) => Exit { code: 0, message: None },
         Err(error) => failed(EXIT_FAILURE, error.to_string()),
     }
+}
+
+/// Runs a worker on the calling thread, driven over these two pipes, until its driver ends it.
+///
+/// # Errors
+/// Where it cannot start, or its channel fails.
+pub fn serve(settings: Settings, read: OwnedFd, write: OwnedFd, version: &str) -> Result<(), ChannelError> {
+    EventLoop::new(settings, read, write, version)?.run()
 }
 
 struct EventLoop {

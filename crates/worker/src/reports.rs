@@ -190,14 +190,17 @@ impl Worker {
         }
         self.timers.set(transport.rtcp_timer, Some(now + RTCP_INTERVAL));
         self.check_bwe(index, now);
-        let transport = &self.transports[index];
-        let (consumers, producers) = (transport.consumers.clone(), transport.producers.clone());
-        for consumer in consumers {
+        let mut place = 0;
+        while let Some(consumer) = self.transports.get(index).and_then(|t| t.consumers.get(place).copied()) {
             self.send_sender_reports(index, consumer, now);
+            place += 1;
         }
-        let mut blocks = Vec::new();
-        for producer in producers {
+        let mut blocks = std::mem::take(&mut self.scratch.blocks);
+        blocks.clear();
+        let mut place = 0;
+        while let Some(producer) = self.transports.get(index).and_then(|t| t.producers.get(place).copied()) {
             self.collect_report_blocks(producer, &mut blocks, now);
+            place += 1;
         }
         for blocks in blocks.chunks(rtcp::MAX_REPORT_BLOCKS) {
             let mut rtcp = std::mem::take(&mut self.scratch.rtcp);
@@ -207,6 +210,7 @@ impl Worker {
             self.send_rtcp(index, &rtcp, now);
             self.scratch.rtcp = rtcp;
         }
+        self.scratch.blocks = blocks;
     }
 
     fn send_sender_reports(&mut self, index: TransportIdx, consumer_idx: ConsumerIdx, now: Instant) {
@@ -217,8 +221,9 @@ impl Worker {
         }
         let mut rtcp = std::mem::take(&mut self.scratch.rtcp);
         rtcp.clear();
-        let mut compounds = Vec::new();
-        for stream in &consumer.streams {
+        for position in 0..consumer.streams.len() {
+            let consumer = &mut self.consumers[consumer_idx];
+            let stream = &consumer.streams[position];
             let Some(info) = stream.send.sender_report(wall, now) else { continue };
             rtcp::write_sender_report(&mut rtcp, &info, &[]);
             rtcp::write_sdes_cname(&mut rtcp, info.ssrc, &consumer.parameters.cname);
@@ -228,11 +233,9 @@ impl Worker {
             }
             consumer.last_rtcp_at = Some(now);
             if rtcp.len() > COMPOUND_BYTES {
-                compounds.push(std::mem::take(&mut rtcp));
+                self.send_rtcp(index, &rtcp, now);
+                rtcp.clear();
             }
-        }
-        for compound in &compounds {
-            self.send_rtcp(index, compound, now);
         }
         if !rtcp.is_empty() {
             self.send_rtcp(index, &rtcp, now);

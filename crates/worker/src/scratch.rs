@@ -1,6 +1,8 @@
 //! Memory that packets pass through: allocated once, reused for each.
 
 use net::udp::RecvBatch;
+use rtc::rtcp::ReportBlock;
+use rtc::rtp::Ssrc;
 use rtc::stream::send::Repeat;
 
 use crate::consumer::allocation::Share;
@@ -16,6 +18,10 @@ pub struct Scratch {
     pub frame: Vec<u8>,
     /// RTCP that is being written.
     pub rtcp: Vec<u8>,
+    /// Sources that a report names.
+    pub ssrcs: Vec<Ssrc>,
+    /// Report blocks that are being collected.
+    pub blocks: Vec<ReportBlock>,
     /// A payload that is being rewritten.
     pub payload: Vec<u8>,
     /// Sequence numbers to ask for.
@@ -34,6 +40,8 @@ impl Default for Scratch {
             batch: Some(RecvBatch::new()),
             frame: vec![0; net::udp::MAX_DATAGRAM],
             rtcp: Vec::with_capacity(2048),
+            ssrcs: Vec::with_capacity(32),
+            blocks: Vec::with_capacity(32),
             payload: Vec::with_capacity(2048),
             nacks: Vec::with_capacity(256),
             repeats: Vec::with_capacity(256),

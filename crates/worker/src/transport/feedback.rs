@@ -88,34 +88,36 @@ impl Worker {
             return;
         }
         let mut rtcp = std::mem::take(&mut self.scratch.rtcp);
-        let mut packets = Vec::new();
-        if let Some(generator) = &mut feedback.transport_wide {
-            loop {
-                rtcp.clear();
-                if !generator.poll_feedback(now, &mut rtcp) {
-                    break;
-                }
-                packets.push(rtcp.clone());
+        loop {
+            rtcp.clear();
+            let feedback = self.transports.get_mut(index).and_then(|transport| transport.feedback.as_mut());
+            let Some(generator) = feedback.and_then(|feedback| feedback.transport_wide.as_mut()) else {
+                break;
+            };
+            if !generator.poll_feedback(now, &mut rtcp) {
+                break;
             }
-            if let Some(next) = generator.next_timeout() {
+            self.send_rtcp(index, &rtcp, now);
+        }
+        if let Some(transport) = self.transports.get_mut(index)
+            && let Some(feedback) = &mut transport.feedback
+        {
+            if let Some(next) =
+                feedback.transport_wide.as_ref().and_then(|generator| generator.next_timeout())
+            {
                 self.timers.set(feedback.timer, Some(next.max(now + Duration::from_millis(1))));
             }
-        }
-        if let Some(bitrate) = feedback.remb.poll(now) {
-            rtcp.clear();
-            let sources: Vec<Ssrc> = transport
-                .producers
-                .iter()
-                .flat_map(|producer| &self.producers[*producer].streams)
-                .map(|stream| Ssrc(stream.ssrc))
-                .take(usize::from(u8::MAX))
-                .collect();
-            rtcp::write_remb(&mut rtcp, Ssrc(0), bitrate, &sources);
-            packets.push(rtcp.clone());
+            if let Some(bitrate) = feedback.remb.poll(now) {
+                rtcp.clear();
+                let sources = &mut self.scratch.ssrcs;
+                sources.clear();
+                let streams =
+                    transport.producers.iter().flat_map(|producer| &self.producers[*producer].streams);
+                sources.extend(streams.map(|stream| Ssrc(stream.ssrc)).take(usize::from(u8::MAX)));
+                rtcp::write_remb(&mut rtcp, Ssrc(0), bitrate, sources);
+                self.send_rtcp(index, &rtcp, now);
+            }
         }
         self.scratch.rtcp = rtcp;
-        for packet in packets {
-            self.send_rtcp(index, &packet, now);
-        }
     }
 }

@@ -1,6 +1,7 @@
 //! A worker in the test's own process, with real sockets on loopback.
 #![expect(clippy::unwrap_used, reason = "what a helper cannot do fails its test")]
 
+mod allocations;
 mod data;
 mod forwarding;
 mod harness;
