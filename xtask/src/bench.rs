@@ -56,7 +56,7 @@ pub(crate) fn bench(name: &str, mut arguments: Vec<String>) -> Result<()> {
                     .env("TUREEN_TEST_NODE", node.program()?),
             )
         }
-        "joins" | "hostile" if !arguments.iter().any(|argument| argument.starts_with("--address")) => {
+        "joins" | "hostile" if !has(&arguments, "--address") && !has(&arguments, "--case") => {
             run::build(&mut steps, &["tureen", "worker", "bench"])?;
             let server = Server::start(&listen_anywhere())?;
             let pid = server.pid().to_string();
@@ -68,6 +68,11 @@ pub(crate) fn bench(name: &str, mut arguments: Vec<String>) -> Result<()> {
             tureen_bench(name, &arguments)
         }
     }
+}
+
+/// Whether an option is given, as `--option value` or `--option=value`.
+fn has(arguments: &[String], option: &str) -> bool {
+    arguments.iter().any(|argument| argument.split('=').next() == Some(option))
 }
 
 /// On loopback, at a port that is free.

@@ -15,6 +15,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
+pub mod cases;
 pub mod channel;
 pub mod insider;
 pub mod messages;

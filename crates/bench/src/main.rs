@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use bench::forward::fan_out::{self, Content, Hearing};
 use bench::forward::table::{Table, Target};
 use bench::forward::{capacity, memory, requests};
+use bench::hostile::cases::{self, Case};
 use bench::server::Server;
 use bench::{forward, hostile, joins, record};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -152,15 +153,27 @@ enum Command {
         #[arg(long, default_value_t = 15)]
         warm_up_seconds: u16,
     },
-    /// Hostile bytes at everything a running server listens on, while bystanders talk.
-    #[command(after_help = "Example:\n  tureen-bench hostile --address 127.0.0.1:4443 --pid $(pidof tureen)")]
+    /// Hostile bytes at everything a running server listens on, while bystanders talk; or one named attack on a worker.
+    #[command(
+        after_help = "Examples:\n  tureen-bench hostile --address 127.0.0.1:4443 --pid $(pidof tureen)\n  \
+        tureen-bench hostile --case half-open"
+    )]
     Hostile {
         /// host:port of the server, without TLS.
-        #[arg(long)]
-        address: String,
+        #[arg(long, required_unless_present = "case")]
+        address: Option<String>,
         /// Process id of the server.
-        #[arg(long)]
-        pid: u32,
+        #[arg(long, required_unless_present = "case")]
+        pid: Option<u32>,
+        /// A named attack on a worker of its own, instead of all at once on a server.
+        #[arg(long, value_parser = case, conflicts_with_all = ["address", "pid", "seconds", "seed"])]
+        case: Vec<Case>,
+        /// Connections or handshakes of the case, where it has a number of them.
+        #[arg(long, requires = "case")]
+        size: Option<usize>,
+        /// The worker's executable for --case. Default: tureen-worker beside this program.
+        #[arg(long, requires = "case")]
+        worker_bin: Option<PathBuf>,
         /// How long the attacks last.
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=3600))]
         seconds: u16,
@@ -250,7 +263,18 @@ fn run(cli: Cli) -> Result<()> {
             eprintln!("{} packets in {:.1} s", recording.packets().len(), recording.round().as_secs_f64());
             Ok(())
         }
-        Command::Hostile { address, pid, seconds, seed } => {
+        Command::Hostile { case, size, worker_bin, .. } if !case.is_empty() => {
+            let worker = worker_bin.map_or_else(default_worker, Ok)?;
+            let mut reports = Vec::new();
+            for case in case {
+                eprintln!("{} …", case.name());
+                reports.push(cases::run(case, &worker, size.unwrap_or(case.default_size()))?);
+            }
+            println!("{}", serde_json::to_string_pretty(&reports)?);
+            Ok(())
+        }
+        Command::Hostile { address, pid, seconds, seed, .. } => {
+            let (Some(address), Some(pid)) = (address, pid) else { bail!("whom to attack?") };
             eprintln!("attacking {address} for {seconds} s with seed {seed} …");
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             let options = hostile::Options { duration: Duration::from_secs(seconds.into()), seed };
@@ -259,6 +283,12 @@ fn run(cli: Cli) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// A case by its name.
+fn case(name: &str) -> Result<Case, String> {
+    let names = || Case::ALL.map(Case::name).join(", ");
+    Case::ALL.into_iter().find(|case| case.name() == name).ok_or_else(|| format!("there are: {}", names()))
 }
 
 fn profile(suite: Suite) -> Profile {

@@ -353,10 +353,15 @@ impl Router {
     /// The worker's refusal.
     pub fn close_transport(&mut self, id: &str) -> Result<()> {
         ensure!(!id.is_empty(), "a transport has an id");
+        self.ask(Self::close_transport_ask(id))?;
+        Ok(())
+    }
+
+    /// The request of [`Router::close_transport`].
+    pub fn close_transport_ask(id: &str) -> Ask {
         let body = router::CloseTransportRequest { transport_id: id.into() };
         let body = request::Body::RouterCloseTransportRequest(Box::new(body));
-        self.worker.request(Method::RouterCloseTransport, ROUTER, Some(body))?;
-        Ok(())
+        Ask { method: Method::RouterCloseTransport, handler_id: ROUTER.into(), body: Some(body) }
     }
 
     fn ask(&mut self, ask: Ask) -> Result<Option<response::Body>> {

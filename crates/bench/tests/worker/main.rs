@@ -3,4 +3,5 @@
 mod channel;
 mod datagrams;
 mod forward;
+mod hostile;
 mod support;
