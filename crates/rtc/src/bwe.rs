@@ -26,7 +26,7 @@ use crate::rtcp::{PacketStatus, TransportFeedback};
 use crate::rtp::{Bitrate, SeqNo};
 use control::RateControl;
 use loss::LossControl;
-use probe::Prober;
+use probe::{ProbeResult, Prober};
 use sent::SentRing;
 use throughput::{Batch, Throughput};
 use trend::{DelayTrend, Usage};
@@ -166,7 +166,10 @@ impl BandwidthEstimator {
         let seq = status.sequence.0;
         let now = (pass.now_us & 0xffff_ffff) as u32;
         let Some(arrival) = status.arrival_us else {
-            pass.lost += u32::from(self.sent.miss(seq, now));
+            if self.sent.miss(seq, now) {
+                pass.lost += 1;
+                self.prober.missing(seq);
+            }
             return;
         };
         let arrival = self.unwrap_arrival(arrival, pass.now_us);
@@ -214,16 +217,19 @@ impl BandwidthEstimator {
     }
 
     fn conclude_probe(&mut self, now_us: i64) {
-        let Some(result) = self.prober.conclude(self.newest_reported, now_us) else { return };
-        if let Some(result) = result
-            && result.bitrate > self.estimate().0
-            && self.trend.usage() != Usage::Over
-        {
-            self.control.set(result.bitrate.max(self.control.bitrate()), now_us);
-            self.loss.allow(result.bitrate);
+        match self.prober.conclude(self.newest_reported, now_us) {
+            Some(ProbeResult::Carried { bitrate, tried }) => {
+                if bitrate > self.estimate().0 && self.trend.usage() != Usage::Over {
+                    self.control.set(bitrate.max(self.control.bitrate()), now_us);
+                    self.loss.allow(bitrate);
+                }
+                let found = bitrate as f64 >= 0.85 * tried as f64;
+                self.prober.rate(found || self.estimate().0 >= self.demand.next.0);
+            }
+            Some(ProbeResult::Useless) => self.prober.rate(false),
+            // Feedback gets lost too, which says nothing of the link there.
+            Some(ProbeResult::Unreported) | None => {}
         }
-        let found = result.is_some_and(|result| result.bitrate as f64 >= 0.85 * result.tried as f64);
-        self.prober.rate(found || self.estimate().0 >= self.demand.next.0);
     }
 
     /// Starts a cluster where more could be used than is known to fit.
@@ -280,6 +286,11 @@ impl BandwidthEstimator {
         let now_us = self.us(now);
         self.conclude_probe(now_us);
         let (Some(sent_at), Some(feedback_at)) = (self.sent_at, self.feedback_at) else { return };
+        if now_us - feedback_at > SILENCE_US {
+            // Nothing was measured for so long that what was measured last says nothing of now.
+            self.trend.restart();
+        }
+        self.start_probe(now_us);
         let patience = SILENCE_US.max(3 * self.rtt_us.unwrap_or(DEFAULT_RTT_US));
         if self.mode == BweMode::TransportWide
             && sent_at - feedback_at > patience
@@ -287,7 +298,6 @@ impl BandwidthEstimator {
         {
             let less = (self.estimate().0 as f64 * SILENCE_SHARE) as u64;
             self.control.set(less.max(self.limits.0), now_us);
-            self.trend.restart();
         }
     }
 

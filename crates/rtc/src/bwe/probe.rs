@@ -19,7 +19,7 @@ const FULL: f64 = 0.9;
 /// …and then this share of what arrived is used.
 const FULL_SHARE: f64 = 0.95;
 /// Time between a cluster and the next, after one that succeeded, and at most after many that did not.
-const INTERVAL_US: (i64, i64) = (1_000_000, 12_000_000);
+const INTERVAL_US: (i64, i64) = (1_000_000, 8_000_000);
 
 /// One burst.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +34,7 @@ struct Cluster {
     sending: bool,
     received_packets: u32,
     received_bytes: u64,
+    missing_packets: u32,
     /// Sent and arrived: the earliest and the latest, each with its length.
     first_sent: (i64, u64),
     last_sent: (i64, u64),
@@ -43,11 +44,18 @@ struct Cluster {
 
 /// What a cluster told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ProbeResult {
-    /// Bit/s that the link carried.
-    pub(super) bitrate: u64,
-    /// What was tried.
-    pub(super) tried: u64,
+pub(super) enum ProbeResult {
+    /// The link carried so many bit/s.
+    Carried {
+        /// What arrived.
+        bitrate: u64,
+        /// What was tried.
+        tried: u64,
+    },
+    /// Too much of it was lost, or it was stretched and squeezed beyond use.
+    Useless,
+    /// Nobody reported on it.
+    Unreported,
 }
 
 /// The clusters of one transport, one at a time.
@@ -83,6 +91,7 @@ impl Prober {
             sending: true,
             received_packets: 0,
             received_bytes: 0,
+            missing_packets: 0,
             first_sent: (0, 0),
             last_sent: (0, 0),
             first_arrival: (0, 0),
@@ -147,8 +156,15 @@ impl Prober {
         }
     }
 
-    /// Feedback now reaches up to this number: the result, once it is there. `Some(None)` where it is of no use.
-    pub(super) fn conclude(&mut self, newest_seq: Option<u16>, now_us: i64) -> Option<Option<ProbeResult>> {
+    /// A packet is reported missing.
+    pub(super) fn missing(&mut self, seq: u16) {
+        if let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.contains(seq)) {
+            cluster.missing_packets += 1;
+        }
+    }
+
+    /// Feedback now reaches up to this number: the result, once it is there.
+    pub(super) fn conclude(&mut self, newest_seq: Option<u16>, now_us: i64) -> Option<ProbeResult> {
         let cluster = self.cluster.filter(|cluster| !cluster.sending)?;
         let reported = newest_seq.is_some_and(|seq| seq.wrapping_sub(cluster.last_seq).cast_signed() >= 0);
         if !reported && now_us - cluster.started < RESULT_US {
@@ -176,7 +192,18 @@ impl Cluster {
             && self.sent_packets > 0
     }
 
-    fn result(&self) -> Option<ProbeResult> {
+    fn result(&self) -> ProbeResult {
+        let reported = self.received_packets + self.missing_packets;
+        if f64::from(reported) < LEAST_RECEIVED * f64::from(self.sent_packets) {
+            return ProbeResult::Unreported;
+        }
+        match self.carried() {
+            Some(bitrate) => ProbeResult::Carried { bitrate, tried: self.bitrate },
+            None => ProbeResult::Useless,
+        }
+    }
+
+    fn carried(&self) -> Option<u64> {
         let enough = f64::from(self.received_packets) >= LEAST_RECEIVED * f64::from(self.sent_packets);
         let sent_us = u64::try_from(self.last_sent.0 - self.first_sent.0).ok().filter(|us| *us > 0)?;
         let arrival_us =
@@ -192,12 +219,8 @@ impl Cluster {
         if arrived > 2 * sent {
             return None;
         }
-        let bitrate = if (arrived as f64) < FULL * sent as f64 {
-            (FULL_SHARE * arrived as f64) as u64
-        } else {
-            sent.min(arrived)
-        };
-        Some(ProbeResult { bitrate, tried: self.bitrate })
+        let full = (arrived as f64) < FULL * sent as f64;
+        Some(if full { (FULL_SHARE * arrived as f64) as u64 } else { sent.min(arrived) })
     }
 }
 
@@ -206,7 +229,7 @@ mod tests {
     use super::*;
 
     /// Sends a cluster of `bitrate` over a link of `capacity`; what it told.
-    fn probe(bitrate: u64, capacity: u64) -> Option<ProbeResult> {
+    fn probe(bitrate: u64, capacity: u64) -> u64 {
         let mut prober = Prober::new();
         prober.start(bitrate, 10, 0);
         let (mut seq, mut free_at, mut packets) = (10_u16, 0_i64, Vec::new());
@@ -222,19 +245,22 @@ mod tests {
             let packet = Sent { age_us: 0, len: len as u16, was_missing: false };
             prober.acknowledged(seq, &packet, sent, arrival);
         }
-        prober.conclude(Some(seq.wrapping_sub(1)), 600_000).expect("all was reported")
+        match prober.conclude(Some(seq.wrapping_sub(1)), 600_000) {
+            Some(ProbeResult::Carried { bitrate, .. }) => bitrate,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
     fn a_link_that_carries_it_is_believed() {
-        let result = probe(1_000_000, 10_000_000).expect("a result");
-        assert!((900_000..=1_050_000).contains(&result.bitrate), "{result:?}");
+        let result = probe(1_000_000, 10_000_000);
+        assert!((900_000..=1_050_000).contains(&result), "{result:?}");
     }
 
     #[test]
     fn a_link_that_does_not_is_measured() {
-        let result = probe(2_000_000, 1_000_000).expect("a result");
-        assert!((850_000..=1_000_000).contains(&result.bitrate), "{result:?}");
+        let result = probe(2_000_000, 1_000_000);
+        assert!((850_000..=1_000_000).contains(&result), "{result:?}");
     }
 
     #[test]
@@ -256,7 +282,7 @@ mod tests {
                 now += 1000;
             }
             now += RESULT_US;
-            assert_eq!(prober.conclude(None, now), Some(None));
+            assert_eq!(prober.conclude(None, now), Some(ProbeResult::Unreported));
             prober.rate(false);
         }
         assert!(intervals[1..].windows(2).all(|pair| pair[0] <= pair[1]));

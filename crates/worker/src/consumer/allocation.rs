@@ -36,6 +36,11 @@ pub struct Rung {
 /// Rungs ascend in layers. Their bitrates mostly do too, but a publisher may send a higher stream at a lower rate.
 pub type Ladder = ArrayVec<Rung, MAX_RUNGS>;
 
+/// A stream above another one is measured for so long…
+const UNMEASURED: Duration = Duration::from_millis(500);
+/// …and until then taken to cost so much: to switch up to it and down again takes two key frames.
+const UNMEASURED_BITRATE: u64 = 2_000_000;
+
 impl Forwarding {
     /// What a Consumer could get of what its Producer sends at the moment. Layers that are announced but do not flow
     /// are left out; the top rung of each spatial layer names the preferred temporal layer, so that those which start
@@ -62,7 +67,12 @@ impl Simulcast {
                 .find(|stream| i16::from(stream.encoding_idx) == spatial && stream.recv.score() > 0);
             let Some(stream) = stream else { continue };
             let top = self.preferred.temporal.min(self.most.temporal);
+            let first = ladder.len();
             push_temporal_layers(&mut ladder, stream, 0, Layers { spatial, temporal: top }, now);
+            let unmeasured = now.saturating_duration_since(stream.active_since) < UNMEASURED;
+            for rung in ladder.iter_mut().skip(first).filter(|_| first > 0 && unmeasured) {
+                rung.bitrate = rung.bitrate.max(UNMEASURED_BITRATE);
+            }
         }
         ladder
     }
@@ -141,8 +151,11 @@ impl ProducerStream {
 
 /// A step up must leave this share of the new rung's bitrate free, so that the first larger frame does not undo it.
 const CLIMB_MARGIN: f64 = 0.10;
-/// What is being forwarded may exceed its share by this much of its bitrate before it is given up.
-const KEEP_SLACK: f64 = 0.08;
+/// What is being forwarded may exceed its share by this much of its bitrate before it is given up: a queue that built up
+/// once takes the estimate to 0.85 of what arrives, and is not yet a reason to show less.
+const KEEP_SLACK: f64 = 0.16;
+/// The same for the base, below which there is only nothing.
+const KEEP_BASE_SLACK: f64 = 0.30;
 /// How long a Consumer that had to step down to another stream does not climb again; each failed attempt doubles it.
 const HOLD: Duration = Duration::from_secs(4);
 /// The longest such time.
@@ -231,12 +244,13 @@ impl Share {
         let rung = self.rung.map_or(0, |rung| rung + 1);
         let bitrate = self.ladder.get(rung)?.bitrate;
         let more = bitrate.saturating_sub(self.cost(self.rung));
-        let margin = if self.current.is_some_and(|current| rung <= current) {
-            -(bitrate as f64 * KEEP_SLACK)
-        } else {
-            bitrate as f64 * CLIMB_MARGIN
+        let margin = match self.current {
+            Some(_) if rung == 0 => -KEEP_BASE_SLACK,
+            Some(current) if rung <= current => -KEEP_SLACK,
+            _ => CLIMB_MARGIN,
         };
-        Some((rung, more, more.cast_signed().saturating_add(margin as i64)))
+        let margin = (bitrate as f64 * margin) as i64;
+        Some((rung, more, more.cast_signed().saturating_add(margin)))
     }
 
     fn may_climb(&self) -> bool {
@@ -295,5 +309,107 @@ impl Worker {
                 consumer.forwarding.ladder(streams, now).last().map_or(Layers::NONE, |rung| rung.layers);
             self.aim(index, top, now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A Consumer at `current` of a ladder with these bitrates in kbit/s.
+    fn share(number: usize, priority: u8, kbps: &[u64], current: Option<usize>) -> Share {
+        let ladder = kbps
+            .iter()
+            .zip(0..)
+            .map(|(kbps, spatial)| Rung { layers: Layers { spatial, temporal: 0 }, bitrate: kbps * 1000 })
+            .collect();
+        let consumer = crate::table::Index::from_usize(number);
+        Share { consumer, priority, ladder, current, held: false, rung: None }
+    }
+
+    fn rungs(shares: &[Share]) -> Vec<Option<usize>> {
+        let mut shares: Vec<_> = shares.iter().collect();
+        shares.sort_by_key(|share| crate::table::Index::to_usize(share.consumer));
+        shares.into_iter().map(|share| share.rung).collect()
+    }
+
+    #[test]
+    fn everybody_gets_the_base_before_anybody_gets_more() {
+        let mut shares = [
+            share(0, 1, &[100, 500], None),
+            share(1, 255, &[100, 500], None),
+            share(2, 1, &[100, 500], None),
+        ];
+        allocate(&mut shares, 400_000);
+        assert_eq!(rungs(&shares), [Some(0), Some(0), Some(0)]);
+        let plan = allocate(&mut shares, 800_000);
+        assert_eq!(rungs(&shares), [Some(0), Some(1), Some(0)], "the higher priority climbs first");
+        assert_eq!(plan, Plan { spent: 700_000, next: 1_150_000, most: 1_500_000 });
+    }
+
+    #[test]
+    fn priority_is_the_number_of_steps_at_a_time() {
+        let kbps = [100, 200, 300, 400];
+        let mut shares = [share(0, 1, &kbps, None), share(1, 3, &kbps, None)];
+        allocate(&mut shares, 540_000);
+        assert_eq!(rungs(&shares), [Some(0), Some(3)]);
+    }
+
+    #[test]
+    fn what_is_forwarded_is_kept_with_less_than_it_took_to_get_there() {
+        for (current, budget, expected) in [
+            (Some(0), 540_000, Some(0)),
+            (Some(0), 550_000, Some(1)),
+            (Some(1), 430_000, Some(1)),
+            (Some(1), 410_000, Some(0)),
+            (Some(0), 75_000, Some(0)),
+            (Some(0), 60_000, None),
+            (None, 100_000, None),
+            (None, 110_000, Some(0)),
+        ] {
+            let mut shares = [share(0, 1, &[100, 500], current)];
+            allocate(&mut shares, budget);
+            assert_eq!(rungs(&shares), [expected], "{budget} bit/s from {current:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_held_stays_and_is_not_probed_for() {
+        let mut shares = [share(0, 1, &[100, 500], Some(0))];
+        shares[0].held = true;
+        let plan = allocate(&mut shares, 5_000_000);
+        assert_eq!(rungs(&shares), [Some(0)]);
+        assert_eq!(plan.next, 0);
+    }
+
+    #[test]
+    fn a_higher_stream_that_takes_less_is_no_obstacle() {
+        let mut shares = [share(0, 1, &[300, 200, 900], Some(0))];
+        let plan = allocate(&mut shares, 400_000);
+        assert_eq!(rungs(&shares), [Some(1)]);
+        assert_eq!(plan.spent, 200_000);
+    }
+
+    #[test]
+    fn patience_grows_with_each_climb_that_did_not_last() {
+        let (low, high) = (Layers { spatial: 0, temporal: 0 }, Layers { spatial: 1, temporal: 0 });
+        let mut now = Instant::now();
+        let mut patience = Patience::default();
+        let mut holds = Vec::new();
+        for _ in 0..7 {
+            patience.moved(low, high, now);
+            now += Duration::from_secs(3);
+            patience.moved(high, low, now);
+            let fell = now;
+            while patience.is_held(now) {
+                now += Duration::from_secs(1);
+            }
+            holds.push((now - fell).as_secs());
+        }
+        assert_eq!(holds, [4, 8, 16, 32, 64, 64, 64]);
+        patience.moved(low, high, now);
+        now += LASTING;
+        patience.moved(high, low, now);
+        assert!(patience.is_held(now) && !patience.is_held(now + HOLD));
     }
 }

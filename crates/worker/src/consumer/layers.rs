@@ -340,6 +340,12 @@ impl Worker {
                 rewriter.set_target_temporal_layer(u8::try_from(target.temporal).unwrap_or(0));
             }
         } else {
+            // Until the lower stream's key frame comes, the present one goes on, with as little as it can.
+            if target.spatial < simulcast.current.spatial
+                && let Some(rewriter) = &mut simulcast.rewriter
+            {
+                rewriter.set_target_temporal_layer(0);
+            }
             let (producer, encoding) = (consumer.producer, u8::try_from(target.spatial).unwrap_or(0));
             self.request_key_frame(producer, encoding, now);
         }

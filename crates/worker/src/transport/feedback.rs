@@ -56,6 +56,13 @@ impl Worker {
         }
     }
 
+    /// Tells a changed limit now. It is repeated while packets come; that it was lifted, a few times more.
+    pub fn announce_incoming_limit(&mut self, index: TransportIdx, now: Instant) {
+        if let Some(feedback) = &self.transports[index].feedback {
+            self.timers.set_no_later_than(feedback.timer, now);
+        }
+    }
+
     /// A packet arrived that congestion feedback tells about.
     pub fn note_for_feedback(
         &mut self,

@@ -186,6 +186,7 @@ impl Worker {
                 check_bitrate(body.max_incoming_bitrate, 0)?;
                 limits.max_incoming = body.max_incoming_bitrate;
                 self.limit_incoming(index);
+                self.announce_incoming_limit(index, now);
             }
             (
                 Method::TransportSetMaxOutgoingBitrate,

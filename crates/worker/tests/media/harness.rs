@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Poll};
 use worker::settings::Settings;
+use worker::transport::TransportKind;
 use worker::worker::Worker;
 use worker_protocol::framing::{self, Decoder, Encoder};
 use worker_protocol::wire::request::Method;
@@ -69,6 +70,24 @@ impl Harness {
         }
         let sockets = std::mem::take(&mut self.readable);
         self.readable = sockets.into_iter().filter(|socket| self.worker.read_socket(*socket, now)).collect();
+        self.worker.fire_timers(now);
+        self.worker.end_turn(now);
+        self.take_messages();
+    }
+
+    /// One turn at a time of the test's choosing. Loopback delivers before a send returns, so what was sent is there.
+    pub(crate) fn turn_at(&mut self, now: Instant) {
+        let transports = self.worker.transports.iter();
+        let sockets: Vec<_> = transports
+            .filter_map(|(_, transport)| match &transport.kind {
+                TransportKind::Plain(plain) => Some(plain.sockets()),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        for socket in sockets {
+            while self.worker.read_socket(socket, now) {}
+        }
         self.worker.fire_timers(now);
         self.worker.end_turn(now);
         self.take_messages();

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "what a helper cannot do fails its test")]
 
 mod allocations;
+mod bandwidth;
 mod data;
 mod forwarding;
 mod harness;
