@@ -1,3 +1,5 @@
+#![expect(clippy::arithmetic_side_effects, reason = "an overflow fails the test, as it should")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
@@ -65,13 +67,13 @@ fn target(spatial: u8, temporal: u8) -> Option<Target> {
     Some(Target { spatial, temporal })
 }
 
-/// Per picture: the layers of the frames that went out, and where the marker was.
-fn forwarded(
-    frames: &[(LayerFrame, u32)],
-    wishes: impl Fn(usize) -> Option<Target>,
-) -> Vec<(Vec<(u8, u8)>, Vec<u8>)> {
+/// Of one picture: the layers of the frames that went out, and where the marker was.
+type Forwarded = (Vec<(u8, u8)>, Vec<u8>);
+
+/// What went out, picture by picture.
+fn forwarded(frames: &[(LayerFrame, u32)], wishes: impl Fn(usize) -> Option<Target>) -> Vec<Forwarded> {
     let mut selector = Selector::new();
-    let (mut pictures, mut newest): (Vec<(Vec<(u8, u8)>, Vec<u8>)>, _) = (Vec::new(), None);
+    let (mut pictures, mut newest): (Vec<Forwarded>, _) = (Vec::new(), None);
     for (frame, timestamp) in frames {
         if newest != Some(*timestamp) {
             newest = Some(*timestamp);
