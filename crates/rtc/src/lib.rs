@@ -5,6 +5,7 @@
 
 pub mod bwe;
 pub mod certificate;
+pub mod clock_offset;
 pub mod codec;
 pub mod dtls;
 pub mod ice;

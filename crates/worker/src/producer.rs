@@ -1,6 +1,7 @@
 //! A Producer: one track that enters the Router, with a receive stream per encoding, and its part of the requests.
 
 pub mod held;
+pub mod elements;
 pub mod ingest;
 pub mod layering;
 pub mod stats;
@@ -17,6 +18,7 @@ use worker_protocol::wire::{notification, producer as wire, rtp_parameters as rt
 use self::held::Hold;
 use crate::error::{RequestError, RequestResult};
 use crate::params::{CodecKind, RtpParameters};
+use crate::producer::elements::OwnElements;
 use crate::producer::layering::{Activity, LayerSource};
 use crate::table::{ConsumerIdx, ProducerIdx, RouterIdx, RtpObserverIdx, TransportIdx};
 use crate::timers::TimerKey;
@@ -51,6 +53,8 @@ pub struct Producer {
     pub nack_consumers: usize,
     /// Who watches its audio levels.
     pub observers: Vec<RtpObserverIdx>,
+    /// Packets without a number get one, in mediasoup's own header extension.
+    pub numbers_packets: bool,
     /// Which trace events are wanted.
     pub traces: ProducerTraces,
     /// How the picture is to be turned, as far as known.
@@ -76,6 +80,8 @@ pub struct ProducerStream {
     pub mapped_ssrc: u32,
     /// What it carries.
     pub codec: CodecKind,
+    /// What its packets go out with in place of what they came with.
+    pub elements: OwnElements,
     /// How its layers are read.
     pub layers: LayerSource,
     /// How its spatial layers depend on each other.
@@ -239,6 +245,7 @@ impl Worker {
             consumers: Vec::new(),
             nack_consumers: 0,
             observers: Vec::new(),
+            numbers_packets: request.enable_mediasoup_packet_id_header_extension,
             traces: ProducerTraces::default(),
             video_orientation: None,
             key_frame_request_delay: Duration::from_millis(u64::from(request.key_frame_request_delay)),

@@ -79,6 +79,8 @@ impl Worker {
         let streams = &mut self.producers[producer].streams;
         if let Some(stream) = streams.iter_mut().find(|stream| stream.ssrc == info.ssrc.0) {
             stream.recv.on_sender_report(info.ntp, info.rtp_timestamp, now);
+            let rtt = stream.recv.rtt();
+            self.learn_sender_clock(index, producer, info.ntp, rtt, now);
             self.trace_producer_sender_report(producer, info, now);
             self.service_producer(producer, now);
         } else if let Some(stream) = streams
@@ -86,6 +88,30 @@ impl Worker {
             .find(|stream| stream.recv.params().rtx.is_some_and(|rtx| rtx.ssrc == info.ssrc))
         {
             stream.recv.on_rtx_sender_report(info.ntp, info.rtp_timestamp, now);
+        }
+    }
+
+    /// What a sender report says of its sender's clock goes for all streams of the same CNAME.
+    fn learn_sender_clock(
+        &mut self,
+        index: TransportIdx,
+        producer: ProducerIdx,
+        theirs: NtpTime,
+        rtt: Option<Duration>,
+        now: Instant,
+    ) {
+        let ours = self.clock.ntp(now);
+        let transport = &mut self.transports[index];
+        let cname = &self.producers[producer].parameters.cname;
+        let Some(offset) = transport.sender_clocks.on_sender_report(cname, theirs, ours, rtt) else { return };
+        for &other in &transport.producers {
+            if self.producers[other].parameters.cname != self.producers[producer].parameters.cname {
+                continue;
+            }
+            for stream in &mut self.producers[other].streams {
+                let next = stream.recv.newest_seq().map_or(0, |newest| newest + 1);
+                stream.elements.set_offset(offset, next, now);
+            }
         }
     }
 

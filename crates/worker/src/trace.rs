@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use rtc::rtcp::SenderInfo;
+use rtc::rtp::ExtensionIds;
 use rtc::stream::recv::KeyFrameRequest;
 use rtc::stream::sent::SentPacket;
 use worker_protocol::wire::{common, consumer, notification, producer, rtp_packet};
@@ -33,6 +34,17 @@ fn dump_packet(incoming: &Incoming<'_>) -> Box<rtp_packet::Dump> {
     })
 }
 
+/// What a received packet says of itself in its header extensions.
+fn dump_received(ids: &ExtensionIds, incoming: &Incoming<'_>) -> Box<rtp_packet::Dump> {
+    let (header, packet) = (&incoming.header, incoming.packet);
+    let mut dump = dump_packet(incoming);
+    dump.mid = ids.read_mid(header, packet).map(str::to_owned);
+    dump.rid = ids.read_rid(header, packet).map(str::to_owned);
+    dump.rrid = ids.read_rrid(header, packet).map(str::to_owned);
+    dump.wide_sequence_number = ids.read_transport_wide_cc(header, packet);
+    dump
+}
+
 /// A packet that a Consumer sent.
 pub fn consumer_rtp(
     outbox: &mut Outbox,
@@ -45,7 +57,11 @@ pub fn consumer_rtp(
     let mut rtp_packet = dump_packet(incoming);
     rtp_packet.sequence_number = (sent.seq & 0xffff) as u16;
     rtp_packet.timestamp = incoming.header.timestamp.wrapping_add(sent.timestamp_offset);
-    rtp_packet.ssrc = consumer.streams.first().map_or(0, |stream| stream.ssrc);
+    let stream = if consumer.streams.len() > 1 { usize::from(sent.origin) } else { 0 };
+    rtp_packet.ssrc = consumer.streams.get(stream).map_or(0, |stream| stream.ssrc);
+    rtp_packet.marker = sent.marker;
+    rtp_packet.mid = (consumer.ids.mid != 0 && !consumer.mid.is_empty()).then(|| consumer.mid.clone());
+    rtp_packet.wide_sequence_number = (consumer.ids.transport_wide_cc != 0).then_some(sent.transport_seq);
     rtp_packet.payload_type = incoming.payload_type;
     let (kind, info) = if consumer.traces.key_frame && incoming.info.key_frame {
         let info = consumer::KeyFrameTraceInfo { rtp_packet, is_rtx };
@@ -101,11 +117,12 @@ impl Worker {
         now: Instant,
     ) {
         let traces = self.producers[index].traces;
+        let ids = &self.producers[index].parameters.extensions;
         let (kind, info) = if traces.key_frame && incoming.info.key_frame {
-            let info = producer::KeyFrameTraceInfo { rtp_packet: dump_packet(incoming), is_rtx };
+            let info = producer::KeyFrameTraceInfo { rtp_packet: dump_received(ids, incoming), is_rtx };
             (producer::TraceEventType::KeyFrame, producer::TraceInfo::KeyFrameTraceInfo(Box::new(info)))
         } else if traces.rtp {
-            let info = producer::RtpTraceInfo { rtp_packet: dump_packet(incoming), is_rtx };
+            let info = producer::RtpTraceInfo { rtp_packet: dump_received(ids, incoming), is_rtx };
             (producer::TraceEventType::Rtp, producer::TraceInfo::RtpTraceInfo(Box::new(info)))
         } else {
             return;

@@ -21,6 +21,7 @@ use rtc::rtp::ExtensionIds;
 use rustc_hash::FxHashMap;
 use worker_protocol::wire::transport as wire;
 
+use crate::producer::elements::SenderClocks;
 use crate::error::{RequestError, RequestResult};
 use crate::rtp_listener::RtpListener;
 use crate::table::{ConsumerIdx, DataConsumerIdx, DataProducerIdx, ProducerIdx, RouterIdx, SocketIdx};
@@ -75,6 +76,8 @@ pub struct Transport {
     pub listener: RtpListener,
     /// Header extensions that concern the whole transport, as its Producers negotiated them.
     pub recv_extensions: ExtensionIds,
+    /// How far the clocks of those who send here are from ours.
+    pub sender_clocks: SenderClocks,
     /// What it counted.
     pub stats: TransportStats,
     /// Bitrate bounds, bit/s, 0 for none.
@@ -247,6 +250,7 @@ impl Transport {
             rtx_ssrc_consumers: FxHashMap::default(),
             listener: RtpListener::default(),
             recv_extensions: ExtensionIds::default(),
+            sender_clocks: SenderClocks::default(),
             stats: TransportStats::default(),
             bitrates: BitrateLimits::default(),
             traces: TransportTraces::default(),

@@ -314,6 +314,8 @@ impl ExtensionIds {
                 .filter(|kind| kind.is_forwarded())
                 .find(|&kind| self.id(kind) == element.id && element.id != 0);
             if let Some(kind) = kind
+                // Of a capture time there are two forms, with a clock offset and without.
+                && (kind != ExtensionKind::AbsCaptureTime || matches!(element.value.len(), 8 | 16))
                 && found.iter().all(|&(known, _)| known != kind)
                 && found.try_push((kind, element.value)).is_err()
             {

@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::outbox::Outbox;
 use crate::producer::ProducerStream;
+use crate::producer::elements::Values;
 use crate::producer::held::HeldPacket;
 use crate::sockets::Sockets;
 use crate::table::{ConsumerIdx, ProducerIdx, Table, TransportIdx};
@@ -64,6 +65,8 @@ pub struct Incoming<'p> {
     pub announces: bool,
     /// Header extensions that are passed on.
     pub forwarded: ForwardedElements<'p>,
+    /// Values that take the place of some of these.
+    pub values: Values,
 }
 
 /// What else a packet caused at a Consumer, done once all have got it.
@@ -273,6 +276,7 @@ fn restore<'p>(
     let header = RtpHeader::parse(packet).ok()?;
     let payload = header.payload(packet);
     let found = stream.layers.look(stream.codec, &header, packet, payload);
+    let forwarded = producer.parameters.extensions.forwarded(&header, packet);
     Some(Incoming {
         packet,
         header,
@@ -287,7 +291,8 @@ fn restore<'p>(
         descriptor: found.vp8,
         layering: found.layering,
         announces: found.announces,
-        forwarded: producer.parameters.extensions.forwarded(&header, packet),
+        values: stream.elements.values(seq, &forwarded),
+        forwarded,
     })
 }
 
@@ -592,7 +597,13 @@ fn build_header<'o>(
     sent: &SentPacket,
     target: &Target,
 ) -> Option<&'o [u8]> {
-    let forwarded: &[(ExtensionKind, &[u8])] = &incoming.forwarded;
+    let rewritten;
+    let forwarded: &[(ExtensionKind, &[u8])] = if incoming.values.is_empty() {
+        &incoming.forwarded
+    } else {
+        rewritten = incoming.values.put(&incoming.forwarded);
+        &rewritten
+    };
     let written = write_header(
         out,
         &EgressHeader {

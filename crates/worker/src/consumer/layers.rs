@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use rtc::codec::layers::{Layering, Selection, Selector, Target};
 use rtc::codec::vp8;
 use worker_protocol::wire::consumer as wire;
 
@@ -118,8 +119,10 @@ pub struct Simulcast {
     pub target: Layers,
     /// What is being forwarded.
     pub current: Layers,
-    /// Numbers VP8's pictures and spares temporal layers; other codecs go out as they came.
+    /// Numbers VP8's pictures and spares temporal layers.
     rewriter: Option<vp8::Rewriter>,
+    /// Spares the temporal layers of other codecs, where the stream tells them.
+    frames: Selector,
     /// The encoding whose timestamps go out as they are; the others are aligned to it.
     reference: Option<u8>,
     /// What is added to the current stream's timestamps.
@@ -156,6 +159,7 @@ impl Simulcast {
             target: Layers::NONE,
             current: Layers::NONE,
             rewriter: vp8.then(vp8::Rewriter::new),
+            frames: Selector::new(),
             reference: None,
             timestamp_offset: 0,
             newest: None,
@@ -209,8 +213,9 @@ impl Simulcast {
         self.timestamp_offset = self.align(incoming, streams, clock_rate, now);
         if let Some(rewriter) = &mut self.rewriter {
             rewriter.sync();
-            rewriter.set_target_temporal_layer(u8::try_from(self.target.temporal).unwrap_or(0));
         }
+        self.frames.restart();
+        self.aim_temporal();
         let picture = self.picture(incoming)?;
         // A gap of one number tells the receiver that the frame before was not finished.
         stream.sequence.sync(incoming.seq.saturating_sub(u64::from(!self.frame_ended)));
@@ -225,14 +230,29 @@ impl Simulcast {
     fn picture(&mut self, incoming: &Incoming<'_>) -> Option<Option<vp8::Picture>> {
         match &mut self.rewriter {
             Some(rewriter) => rewriter.process(incoming.descriptor.as_ref()?).map(Some),
-            None => Some(None),
+            None => match &incoming.layering {
+                Layering::Frame(frame) => {
+                    let selection = self.frames.select(frame, incoming.header.timestamp);
+                    matches!(selection, Selection::Forward { .. }).then_some(None)
+                }
+                Layering::Plain | Layering::Unknown => Some(None),
+            },
         }
+    }
+
+    /// Takes the temporal layer that is aimed at over to what picks the frames.
+    fn aim_temporal(&mut self) {
+        let temporal = u8::try_from(self.target.temporal).unwrap_or(0);
+        if let Some(rewriter) = &mut self.rewriter {
+            rewriter.set_target_temporal_layer(temporal);
+        }
+        self.frames.set_target(Some(Target { spatial: 0, temporal }));
     }
 
     fn current_temporal_layer(&self) -> i16 {
         match &self.rewriter {
             Some(rewriter) => i16::from(rewriter.current_temporal_layer()),
-            None => self.most.temporal,
+            None => self.frames.current().map_or(self.most.temporal, |current| current.temporal.into()),
         }
     }
 
@@ -336,9 +356,7 @@ impl Worker {
             return;
         }
         if target.spatial == simulcast.current.spatial {
-            if let Some(rewriter) = &mut simulcast.rewriter {
-                rewriter.set_target_temporal_layer(u8::try_from(target.temporal).unwrap_or(0));
-            }
+            simulcast.aim_temporal();
         } else {
             // Until the lower stream's key frame comes, the present one goes on, with as little as it can.
             if target.spatial < simulcast.current.spatial

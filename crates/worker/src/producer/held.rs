@@ -13,6 +13,7 @@ use rtc::stream::sent::MAX_PADDING;
 use worker_protocol::wire::rtp_parameters as rtp;
 
 use super::Producer;
+use super::elements::Values;
 use crate::consumer::egress::{BATCH, Incoming};
 use crate::table::ProducerIdx;
 use crate::worker::Worker;
@@ -68,6 +69,7 @@ pub struct HeldPacket {
     descriptor: Option<vp8::Descriptor>,
     layering: Layering,
     announces: bool,
+    values: Values,
 }
 
 /// What a Producer holds, and for how long.
@@ -165,6 +167,7 @@ impl HeldPacket {
             descriptor: self.descriptor,
             layering: self.layering,
             announces: self.announces,
+            values: self.values,
             forwarded: producer.parameters.extensions.forwarded(&self.header, packet),
         })
     }
@@ -193,6 +196,7 @@ impl Worker {
             descriptor: incoming.descriptor,
             layering: incoming.layering,
             announces: incoming.announces,
+            values: incoming.values,
         });
         self.held.arena.extend_from_slice(incoming.packet);
         self.held.arena.extend_from_slice(&[0; MAX_EVENING]);
@@ -329,6 +333,7 @@ mod tests {
             descriptor: None,
             layering: Layering::Plain,
             announces: false,
+            values: Values::default(),
         }
     }
 

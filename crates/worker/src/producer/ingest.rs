@@ -11,6 +11,7 @@ use rtc::stream::recv::{IncomingPacket, RecvEvent, RecvStream, Verdict};
 use rtc::stream::store::PacketStore;
 use worker_protocol::wire::{notification, producer as wire, rtp_parameters as rtp};
 
+use super::elements::OwnElements;
 use super::layering::{Activity, LayerSource};
 use super::{Producer, ProducerStream};
 use crate::consumer::egress::Incoming;
@@ -121,6 +122,7 @@ impl Producer {
             ssrc,
             mapped_ssrc,
             codec: codec.kind,
+            elements: OwnElements::new(self.numbers_packets),
             layers: LayerSource::new(&self.parameters, encoding),
             dependency: encoding.dependency,
             activity: Activity::default(),
@@ -237,6 +239,7 @@ impl Worker {
             let start = usize::from(header.header_len);
             stream.store.insert(accepted.seq, packet, start..start + payload.len(), now);
         }
+        let forwarded = producer.parameters.extensions.forwarded(&header, packet);
         let other_layers = stream.activity.note(info.spatial_layer, header.timestamp);
         let incoming = Incoming {
             packet,
@@ -252,7 +255,8 @@ impl Worker {
             descriptor: look.vp8,
             layering: look.layering,
             announces: look.announces,
-            forwarded: producer.parameters.extensions.forwarded(&header, packet),
+            values: stream.elements.values(accepted.seq, &forwarded),
+            forwarded,
         };
         if other_layers {
             self.spatial_layers_changed(index, now);

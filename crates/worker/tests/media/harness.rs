@@ -23,6 +23,8 @@ pub(crate) struct Harness {
     encoder: Encoder,
     decoder: Decoder,
     next_id: u32,
+    /// Whether Producers number their packets in mediasoup's header extension.
+    pub(crate) numbers_packets: bool,
     pub(crate) notifications: Vec<notification::Notification>,
     responses: Vec<response::Response>,
     readable: Vec<worker::table::SocketIdx>,
@@ -42,6 +44,7 @@ impl Harness {
             encoder: Encoder::default(),
             decoder: Decoder::default(),
             next_id: 0,
+            numbers_packets: false,
             notifications: Vec::new(),
             responses: Vec::new(),
             readable: Vec::new(),
@@ -242,7 +245,7 @@ impl Harness {
             rtp_mapping: Box::new(rtp::RtpMapping { codecs, encodings }),
             paused: false,
             key_frame_request_delay: 0,
-            enable_mediasoup_packet_id_header_extension: false,
+            enable_mediasoup_packet_id_header_extension: self.numbers_packets,
         };
         let body = request::Body::TransportProduceRequest(Box::new(body));
         self.try_request(Method::TransportProduce, transport, Some(body))
@@ -269,6 +272,7 @@ impl Harness {
         parameters: rtp::RtpParameters,
         encodings: u32,
     ) -> Result<Option<response::Body>, String> {
+        let mode = parameters.encodings.first().and_then(|encoding| encoding.scalability_mode.clone());
         let body = transport::ConsumeRequest {
             consumer_id: id.to_owned(),
             producer_id: producer.to_owned(),
@@ -278,6 +282,7 @@ impl Harness {
             consumable_rtp_encodings: (0..encodings)
                 .map(|index| rtp::RtpEncodingParameters {
                     ssrc: Some(MAPPED_SSRC + index),
+                    scalability_mode: mode.clone().filter(|_| encodings == 1),
                     ..rtp::RtpEncodingParameters::default()
                 })
                 .collect(),

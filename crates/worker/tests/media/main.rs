@@ -7,4 +7,5 @@ mod data;
 mod forwarding;
 mod harness;
 mod hostile;
+mod layers;
 mod web_rtc;
