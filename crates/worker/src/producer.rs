@@ -1,7 +1,7 @@
 //! A Producer: one track that enters the Router, with a receive stream per encoding, and its part of the requests.
 
-pub mod held;
 pub mod elements;
+pub mod held;
 pub mod ingest;
 pub mod layering;
 pub mod stats;

@@ -21,8 +21,8 @@ use rtc::rtp::ExtensionIds;
 use rustc_hash::FxHashMap;
 use worker_protocol::wire::transport as wire;
 
-use crate::producer::elements::SenderClocks;
 use crate::error::{RequestError, RequestResult};
+use crate::producer::elements::SenderClocks;
 use crate::rtp_listener::RtpListener;
 use crate::table::{ConsumerIdx, DataConsumerIdx, DataProducerIdx, ProducerIdx, RouterIdx, SocketIdx};
 use crate::timers::TimerKey;

@@ -82,8 +82,7 @@ impl Stage {
         ];
         harness.consume("out", "consumer", "producer", MediaKind::Video, sink, 3);
         let now = Instant::now();
-        let mut ids = ExtensionIds::default();
-        ids.transport_wide_cc = 5;
+        let ids = ExtensionIds { transport_wide_cc: 5, ..ExtensionIds::default() };
         let sources = (1..=3).zip(STREAMS).map(|(ssrc, bitrate)| Source {
             ssrc,
             bitrate,

@@ -39,7 +39,8 @@ fn captured(text: &str) -> Vec<Vec<u8>> {
 }
 
 fn current_layers(harness: &mut Harness) -> (i16, i16) {
-    let Some(response::Body::ConsumerDumpResponse(dump)) = harness.request(Method::ConsumerDump, "consumer", None)
+    let Some(response::Body::ConsumerDumpResponse(dump)) =
+        harness.request(Method::ConsumerDump, "consumer", None)
     else {
         panic!("no dump")
     };
@@ -71,7 +72,8 @@ fn a_consumer_of_key_only_layers_gets_one_of_them_without_gaps() {
             .filter(|descriptor| {
                 let layers = descriptor.layers.unwrap();
                 layers.temporal <= temporal
-                    && (layers.spatial == spatial || (!descriptor.inter_predicted && layers.spatial <= spatial))
+                    && (layers.spatial == spatial
+                        || (!descriptor.inter_predicted && layers.spatial <= spatial))
             })
             .collect();
         for packet in &packets {
@@ -79,8 +81,8 @@ fn a_consumer_of_key_only_layers_gets_one_of_them_without_gaps() {
         }
         let mut previous: Option<SeqNo> = None;
         for wanted in &expected {
-            let datagram = harness
-                .wait("an RTP packet", |_| receive(&subscriber).filter(|datagram| !is_rtcp(datagram)));
+            let datagram =
+                harness.wait("an RTP packet", |_| receive(&subscriber).filter(|datagram| !is_rtcp(datagram)));
             let header = RtpHeader::parse(&datagram).unwrap();
             if let Some(previous) = previous {
                 assert_eq!(header.sequence, previous.next());
