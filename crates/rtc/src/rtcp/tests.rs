@@ -179,6 +179,15 @@ fn transport_feedback_is_read() {
 }
 
 #[test]
+fn transport_feedback_that_fills_a_word_as_libwebrtc_does_is_read() {
+    // One packet, one delta of a byte, and a byte of padding that counts itself.
+    let bytes = [0xaf, 205, 0, 5, 0, 0, 0, 1, 0, 0, 0, 2, 0, 5, 0, 1, 0, 0, 0, 3, 0x20, 0x01, 4, 1];
+    let Packet::TransportFeedback(feedback) = only(&bytes) else { panic!("no feedback") };
+    let arrivals: Vec<_> = feedback.packets().map(|status| (status.sequence.0, status.arrival_us)).collect();
+    assert_eq!(arrivals, [(5, Some(1_000))]);
+}
+
+#[test]
 fn transport_feedback_that_promises_too_much_is_refused() {
     let bytes = [0x8f, 205, 0, 5, 0, 0, 0, 1, 0, 0, 0, 2, 0, 5, 0, 200, 0, 0, 0, 3, 0x20, 200, 1, 1];
     assert_eq!(parse(&bytes).next().unwrap().map(|_| ()), Err(RtcpError::Malformed { packet_type: 205 }));
