@@ -18,6 +18,9 @@ const MAX_CHUNKS: usize = 4096;
 const MAX_CWND: usize = 4 * 1024 * 1024;
 /// RFC 9260 section 7.2.1 asks for 4,380 bytes at most; dcSCTP, which browsers run, begins with ten packets.
 const INITIAL_CWND: usize = 10 * MAX_PACKET;
+/// New data that goes out between two acknowledgements at most (RFC 9260 section 6.1 rule D): a window that is free at
+/// once after a pause would overflow the peer's socket, whose buffer counts a datagram double.
+const MAX_BURST: usize = 32 * MAX_PACKET;
 const MIN_CWND: usize = 4 * MAX_PACKET;
 /// Reports of a chunk as missing that make it lost (RFC 9260 section 7.2.4).
 const MISSING_REPORTS: u8 = 3;
@@ -86,6 +89,8 @@ pub(super) struct Outstanding {
     lost: BTreeSet<u64>,
     /// Bytes on the way.
     flight: usize,
+    /// New bytes since the last acknowledgement.
+    burst: usize,
     cwnd: usize,
     ssthresh: usize,
     partial: usize,
@@ -112,6 +117,7 @@ impl Outstanding {
             sent: VecDeque::new(),
             lost: BTreeSet::new(),
             flight: 0,
+            burst: 0,
             cwnd: INITIAL_CWND,
             ssthresh: MAX_CWND,
             partial: 0,
@@ -145,7 +151,8 @@ impl Outstanding {
     pub(super) fn may_send(&self, len: usize) -> bool {
         self.lost.is_empty()
             && self.sent.len() < MAX_CHUNKS
-            && (self.flight == 0 || (self.flight < self.cwnd && len <= self.peer_window))
+            && (self.flight == 0
+                || (self.flight < self.cwnd && self.burst < MAX_BURST && len <= self.peer_window))
     }
 
     /// A fragment goes out for the first time.
@@ -177,6 +184,10 @@ impl Outstanding {
             max_retransmits: fragment.max_retransmits.filter(|_| self.forward_tsn),
         };
         write(&sent, tsn, out);
+        if self.flight == 0 {
+            self.burst = 0;
+        }
+        self.burst += sent.wire_len();
         self.flight += sent.wire_len();
         self.peer_window = self.peer_window.saturating_sub(sent.range.len());
         self.sent.push_back(sent);
@@ -229,6 +240,7 @@ impl Outstanding {
         if cumulative < self.acked || cumulative >= self.next_tsn() {
             return progress;
         }
+        self.burst = 0;
         let window_was_full = self.flight + MAX_PACKET > self.cwnd;
         let advanced = cumulative > self.acked;
         let mut bytes = 0;
