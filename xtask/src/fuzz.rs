@@ -140,8 +140,17 @@ fn build(targets: &[String]) -> Result<()> {
     for target in targets {
         cargo.args(["--bin", &format!("fuzz-{target}")]);
     }
-    let own = std::env::current_exe().context("this program does not know where it lies")?;
-    process::run(cargo.env("RUSTC_WORKSPACE_WRAPPER", own).env(ACT_AS_RUSTC, "1"))
+    process::run(cargo.env("RUSTC_WORKSPACE_WRAPPER", copy_of_this_program()?).env(ACT_AS_RUSTC, "1"))
+}
+
+/// A copy of this program that stays: an earlier step may have built it anew, and the file that was started is then gone.
+fn copy_of_this_program() -> Result<PathBuf> {
+    let folder = workspace::target()?.join("fuzz");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let (fresh, copy) = (folder.join("rustc.new"), folder.join("rustc"));
+    fs::copy("/proc/self/exe", &fresh).with_context(|| format!("cannot write {}", fresh.display()))?;
+    fs::rename(&fresh, &copy).with_context(|| format!("cannot write {}", copy.display()))?;
+    Ok(copy)
 }
 
 fn program(target: &str) -> Result<PathBuf> {
