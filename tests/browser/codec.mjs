@@ -30,7 +30,10 @@ await scenario('codec', async (context) => {
     `${codec} was asked for, sent is ${JSON.stringify(sent)}`,
   );
   if (scalability) {
-    check(sent[0].scalabilityMode === scalability, `the layers are ${sent[0].scalabilityMode}, not ${scalability}`);
+    check(
+      sent[0].scalabilityMode === scalability,
+      `the layers are ${sent[0].scalabilityMode}, not ${scalability}`,
+    );
   }
 
   const steps = temporal ? await frameRates(red, blue) : await widths(red, blue);

@@ -37,16 +37,27 @@ await scenario('data', async (context) => {
       // The server resumes the data consumer once it is accepted: what is sent before is lost.
       await from.evaluate(({ label }) => window.greet(label), { label });
       await to.evaluate((label) => window.greeted(label), label);
-      const sent = await from.evaluate(({ label, small }) => window.talk(label, small), { label, small: SMALL });
-      const got = await to.evaluate(({ label, count }) => window.heard(label, count), {
+      const sent = await from.evaluate(({ label, small }) => window.talk(label, small), {
+        label,
+        small: SMALL,
+      });
+      const reliable = options.maxRetransmits === undefined;
+      const got = await to.evaluate(({ label, count, reliable }) => window.heard(label, count, reliable), {
         label,
         count: sent.length,
+        reliable,
       });
-      const sorted = (list) => [...list].sort();
-      check(
-        JSON.stringify(sorted(got)) === JSON.stringify(sorted(sent)),
-        `${label}: ${got.length} of ${sent.length} came, or others than were sent`,
-      );
+      // A message that is repeated three times at most may be given up, even here, where buffers overflow and links lose
+      // nothing; nine of ten arrive, and none that was not sent or came before.
+      const missing = [...sent];
+      const strange = got.filter((one) => {
+        const at = missing.indexOf(one);
+        if (at >= 0) missing.splice(at, 1);
+        return at < 0;
+      });
+      check(strange.length === 0, `${label}: ${strange.length} came that were not sent, or twice`);
+      const most = reliable ? 0 : sent.length / 10;
+      check(missing.length <= most, `${label}: ${missing.length} of ${sent.length} did not come`);
       if (options.ordered) check(JSON.stringify(got) === JSON.stringify(sent), `${label}: out of order`);
       log(`${label}: ${got.length} messages`);
       directions.push({ label, messages: got.length });
@@ -198,7 +209,13 @@ function peer({ name, longest }) {
     channels.set(label, channel);
     if (channel.readyState !== 'open') await new Promise((resolve) => (channel.onopen = resolve));
     const sctpStreamParameters = { streamId: id, ...options };
-    await request('produceData', { transportId: send.id, sctpStreamParameters, label, protocol: '', appData: {} });
+    await request('produceData', {
+      transportId: send.id,
+      sctpStreamParameters,
+      label,
+      protocol: '',
+      appData: {},
+    });
   };
 
   window.ready = (label) => until(() => channels.get(label)?.readyState === 'open');
@@ -220,12 +237,19 @@ function peer({ name, longest }) {
     for (let count = 0; count < small; count += 1) messages.push(`${label} ${count}`);
     messages.push(random, 'y'.repeat(longest));
     for (const message of messages) channel.send(message);
-    return Promise.all(messages.map((message) => digest(typeof message === 'string' ? message : message.buffer)));
+    return Promise.all(
+      messages.map((message) => digest(typeof message === 'string' ? message : message.buffer)),
+    );
   };
 
-  window.heard = async (label, count) => {
+  window.heard = async (label, count, reliable) => {
     const real = () => inbox.get(label).filter((one) => one !== 'greeting');
-    await until(() => real().length >= count);
+    let [length, since] = [0, Date.now()];
+    await until(() => {
+      if (real().length > length) [length, since] = [real().length, Date.now()];
+      // What was given up never comes: silence is the end then.
+      return length >= count || (!reliable && length > 0 && Date.now() - since > 2_000);
+    });
     return real();
   };
 

@@ -27,7 +27,10 @@ await scenario('firefox', async (context) => {
   const after = await controlCall(red, blue, 3, camera);
   // Other work on the machine comes and goes: the slower of the two is what it could do meanwhile.
   const controlFps = Math.min(before.fps, after.fps);
-  check(controlFps > 4, `the control calls had only ${controlFps} frames/s: the machine is too busy to judge`);
+  check(
+    controlFps > 4,
+    `the control calls had only ${controlFps} frames/s: the machine is too busy to judge`,
+  );
   checkWatch(red, blue, atRed, controlFps, share);
   checkWatch(blue, red, atBlue, controlFps, share);
 

@@ -35,7 +35,14 @@ await scenario('viewer', async (context) => {
     check(seen.tone >= 0.8, `the tone was in ${seen.tone} of the samples; last peak ${seen.lastHertz} Hz`);
   }
   const remote = pairs[0]?.remote;
-  return { role, fps: seen.fps, colour: seen.colour, tone: seen.tone, protocol: remote?.protocol, port: remote?.port };
+  return {
+    role,
+    fps: seen.fps,
+    colour: seen.colour,
+    tone: seen.tone,
+    protocol: remote?.protocol,
+    port: remote?.port,
+  };
 });
 
 /** In the page: takes the offer, gathers everything, returns the answer. */

@@ -77,7 +77,8 @@ class FirefoxPage {
         const find = (wanted, tag) =>
           [...document.querySelectorAll(tag)].find(
             (element) =>
-              (element.getAttribute('aria-label') ?? element.textContent.trim()) === wanted && !element.disabled,
+              (element.getAttribute('aria-label') ?? element.textContent.trim()) === wanted &&
+              !element.disabled,
           );
         const handle = await this.#page.waitForFunction(find, { timeout }, name, role);
         await handle.asElement().click();
@@ -116,4 +117,3 @@ function paintCamera(rgb, { width = 640, height = 480, fps = 20 }) {
     return stream;
   };
 }
-

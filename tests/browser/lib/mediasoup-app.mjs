@@ -69,7 +69,8 @@ async function openRoom(worker, webRtcServer) {
     const consumer = await transport.consume({ producerId: producer.id, rtpCapabilities, paused: true });
     const { id } = consumer;
     peer.data.consumers.set(id, consumer);
-    const tell = (method, data = {}) => peer.notify(method, { consumerId: id, ...data }).catch(() => undefined);
+    const tell = (method, data = {}) =>
+      peer.notify(method, { consumerId: id, ...data }).catch(() => undefined);
     consumer.on('producerclose', () => {
       peer.data.consumers.delete(id);
       tell('consumerClosed');

@@ -5,7 +5,9 @@
  * server).
  */
 export function offerOf({ iceParameters, iceCandidates, dtlsParameters }, consumers, setup = 'actpass') {
-  const [{ algorithm, value }] = dtlsParameters.fingerprints.filter(({ algorithm }) => algorithm === 'sha-256');
+  const [{ algorithm, value }] = dtlsParameters.fingerprints.filter(
+    ({ algorithm }) => algorithm === 'sha-256',
+  );
   const mids = consumers.map(({ rtpParameters }) => rtpParameters.mid);
   return [
     ...['v=0', 'o=- 1 1 IN IP4 0.0.0.0', 's=-', 't=0 0', 'a=ice-lite'],
