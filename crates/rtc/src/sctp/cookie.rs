@@ -5,7 +5,7 @@
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
 
-use super::packet::Reader;
+use super::packet::{Init, Reader};
 
 /// Authenticator bytes kept.
 const MAC_LEN: usize = 16;
@@ -31,6 +31,24 @@ pub(super) struct Cookie {
 }
 
 impl Cookie {
+    /// What the peer's INIT or INIT ACK and our own side come to, at an age of zero and with no association before.
+    pub(super) fn agreed(init: &Init<'_>, local_tag: u32, local_tsn: u32) -> Self {
+        Self {
+            made_ms: 0,
+            local_tag,
+            local_tsn,
+            peer_tag: init.tag,
+            peer_tsn: init.tsn,
+            peer_window: init.window,
+            // What we offer is the most there is: what the peer takes is what both agree on.
+            outbound_streams: init.inbound_streams,
+            inbound_streams: init.outbound_streams,
+            forward_tsn: init.forward_tsn,
+            reconfig: init.reconfig,
+            tie_tags: (0, 0),
+        }
+    }
+
     pub(super) fn seal(&self, key: &hmac::Key) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(64);
         bytes.extend(self.made_ms.to_be_bytes());

@@ -150,6 +150,7 @@ pub(super) struct Init<'a> {
 }
 
 impl<'a> Init<'a> {
+    /// One without a tag, or without streams in either direction, is none (RFC 9260 section 3.3.2).
     pub(super) fn parse(value: &'a [u8]) -> Option<Self> {
         let mut reader = Reader(value);
         let mut init = Self {
@@ -162,6 +163,9 @@ impl<'a> Init<'a> {
             forward_tsn: false,
             reconfig: false,
         };
+        if init.tag == 0 || init.outbound_streams == 0 || init.inbound_streams == 0 {
+            return None;
+        }
         for (parameter, value) in Parameters(reader) {
             match parameter {
                 PARAMETER_COOKIE => init.cookie = Some(value),

@@ -347,6 +347,20 @@ fn messages_sent_before_the_handshake_arrive_after_it() {
 }
 
 #[test]
+fn window_that_has_grown_is_not_sent_at_once() {
+    let mut pair = Pair::connected(SctpOptions::default());
+    for seed in 0..4 {
+        pair.send(0, 1, &pattern(250_000, seed), RELIABLE).unwrap();
+        pair.run(Duration::from_secs(5));
+    }
+    assert_eq!(pair.received(1).len(), 4);
+    pair.send(0, 1, &pattern(250_000, 4), RELIABLE).unwrap();
+    let now = pair.now();
+    let burst = std::iter::from_fn(|| pair.ends[0].poll_transmit(now)).count();
+    assert!((20..=33).contains(&burst), "{burst} packets left without an answer to any");
+}
+
+#[test]
 fn throughput_fills_the_link() {
     let mut pair = Pair::connected(SctpOptions {
         send_buffer_size: 64_000_000,

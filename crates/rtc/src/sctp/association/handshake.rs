@@ -67,9 +67,7 @@ impl SctpAssociation {
 
     /// The peer begins: at first, at the same time as we, or again. Nothing of it is kept.
     pub(super) fn handle_init(&mut self, header: Header, value: &[u8], now: Instant) {
-        let Some(init) = Init::parse(value)
-            .filter(|init| init.tag != 0 && init.outbound_streams != 0 && init.inbound_streams != 0)
-        else {
+        let Some(init) = Init::parse(value) else {
             self.counts.malformed += 1;
             return;
         };
@@ -82,20 +80,8 @@ impl SctpAssociation {
                 (random_tag(), random(), (self.local_tag, peer_tag))
             }
         };
-        let cookie = Cookie {
-            made_ms: self.age_ms(now),
-            local_tag,
-            local_tsn,
-            peer_tag: init.tag,
-            peer_tsn: init.tsn,
-            peer_window: init.window,
-            // What we offer is the most there is: what the peer takes is what both agree on.
-            outbound_streams: init.inbound_streams,
-            inbound_streams: init.outbound_streams,
-            forward_tsn: init.forward_tsn,
-            reconfig: init.reconfig,
-            tie_tags,
-        };
+        let made_ms = self.age_ms(now);
+        let cookie = Cookie { made_ms, tie_tags, ..Cookie::agreed(&init, local_tag, local_tsn) };
         let sealed = cookie.seal(self.key());
         let answer = self.init(Some(&sealed), local_tag, local_tsn);
         let mut writer = PacketWriter::new(Header {
@@ -117,24 +103,7 @@ impl SctpAssociation {
             self.counts.malformed += 1;
             return;
         };
-        if init.tag == 0 || init.outbound_streams == 0 || init.inbound_streams == 0 {
-            self.counts.malformed += 1;
-            return;
-        }
-        let cookie = Cookie {
-            made_ms: 0,
-            local_tag: self.local_tag,
-            local_tsn: self.local_tsn,
-            peer_tag: init.tag,
-            peer_tsn: init.tsn,
-            peer_window: init.window,
-            // What we offer is the most there is: what the peer takes is what both agree on.
-            outbound_streams: init.inbound_streams,
-            inbound_streams: init.outbound_streams,
-            forward_tsn: init.forward_tsn,
-            reconfig: init.reconfig,
-            tie_tags: (0, 0),
-        };
+        let cookie = Cookie::agreed(&init, self.local_tag, self.local_tsn);
         self.remote_port = header.source_port;
         self.peer = Some(Box::new(Established::new(&cookie, &self.options)));
         self.stage = Stage::CookieEchoed(echo);
