@@ -449,14 +449,17 @@ impl<'w> Story<'w> {
     /// An earlier datagram once more, perhaps changed, perhaps from elsewhere.
     fn again(&mut self, input: &mut Input<'_>) {
         let (which, how) = (input.below(64), input.u8());
-        let Some((from, mut bytes)) = self.sent.get(which).cloned() else { return };
+        let Some((from, original)) = self.sent.get(which).cloned() else { return };
+        let mut bytes = original.clone();
         if how & 1 != 0 && !bytes.is_empty() {
             let at = usize::from(input.u8()) % bytes.len();
             bytes[at] ^= input.u8();
         }
         let from = if how & 2 != 0 { 2 } else { from };
-        // Who can repeat a request with its password's tag has been on the path: ICE lets him pass.
-        self.eavesdropped |= from == 2 && how & 1 == 0;
+        // Who can repeat a request with its password's tag has been on the path: ICE lets him pass. The tag is over
+        // all but the FINGERPRINT behind it.
+        let tagged = original.len().saturating_sub(8);
+        self.eavesdropped |= from == 2 && bytes[..tagged] == original[..tagged];
         self.datagram(from, bytes);
     }
 
