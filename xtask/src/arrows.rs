@@ -19,6 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("media", &["ortc", "worker-protocol"]),
     ("room", &["ortc"]),
     ("cluster", &["room"]),
+    ("store", &["cluster", "room"]),
     ("host", &["room", "media", "ortc"]),
     ("signaling", &["room", "host", "ortc"]),
     ("tureen", &["host", "media", "room", "signaling", "ortc"]),
