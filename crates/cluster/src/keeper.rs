@@ -15,6 +15,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;
 
 use room::RoomId;
+use serde::{Deserialize, Serialize};
 
 use crate::lease::{Confirmation, Conflict, Epoch, Lease, Term};
 use crate::neighbourhood::Neighbourhood;
@@ -153,7 +154,7 @@ pub enum Action {
 }
 
 /// What a signal node learns that asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// The room is here.
     Here(Term),
@@ -164,7 +165,7 @@ pub enum Answer {
 }
 
 /// Why not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
     /// The store does not answer.
     #[error("the store does not answer: rooms that are not running yet must wait")]

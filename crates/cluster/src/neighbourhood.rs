@@ -6,12 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use crate::lease::Epoch;
 use crate::node::NodeId;
 use crate::timing::Timing;
 
 /// What nodes tell each other on their links, every [`Timing::ping`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ping {
     /// Who says it.
     pub from: NodeId,

@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 
 use crate::host::{Shared, lock};
 use crate::media_side::{Finished, MediaSide, Work};
-use crate::session::{Control, Inbox, ToClient};
+use crate::session::{Control, FromClient, Inbox, ToClient};
 
 pub(crate) struct RoomActor {
     room: Room,
@@ -140,10 +140,10 @@ impl RoomActor {
                 self.outboxes.insert(session, outbox);
                 self.handle(Event::Connected { session, peer, role });
             }
-            Inbox::Request { session, request, message } => {
+            Inbox::Said { session, message: FromClient::Request { request, message } } => {
                 self.handle(Event::Request { session, request, message });
             }
-            Inbox::Answer { session, ask, accepted } => {
+            Inbox::Said { session, message: FromClient::Answer { ask, accepted } } => {
                 self.handle(Event::Answered { session, ask, accepted });
             }
         }
@@ -176,7 +176,7 @@ impl RoomActor {
                     self.tell(session, ToClient::Ask { ask, request }, too_slow);
                 }
                 Action::CloseSession { session, code, reason } => {
-                    self.tell(session, ToClient::Close { code, reason }, too_slow);
+                    self.tell(session, ToClient::Close { code, reason: reason.into() }, too_slow);
                     self.outboxes.remove(&session);
                 }
                 Action::Media { op, what } => {

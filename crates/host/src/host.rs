@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use media::WorkerPool;
 use room::{Held, Limits, PeerId, Role, RoomId, RoomType, SessionId};
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -53,7 +54,7 @@ pub struct Totals {
 }
 
 /// Why a client was not let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum ConnectError {
     /// The server's limit of sessions.
     #[error("this server has its limit of {0} sessions: try again later")]
@@ -122,12 +123,12 @@ impl Host {
             let entry = self.entry(&room)?;
             let id = SessionId(self.0.last_session.fetch_add(1, Ordering::Relaxed) + 1);
             // From here on the session leaves by being dropped, whatever happens to this future.
-            let session = Session { id, inbox: entry.inbox, control: entry.control, _permit: permit };
+            let session = Session::new(id, entry.inbox, entry.control, permit);
             let (outbox, messages) = mpsc::channel(OUTBOX);
             let (taken, answer) = oneshot::channel();
             let connect =
                 Inbox::Connect { session: id, peer: peer.clone(), role: role.clone(), outbox, taken };
-            if session.inbox.send(connect).await.is_ok() && answer.await.is_ok() {
+            if session.connect(connect).await && answer.await.is_ok() {
                 return Ok((session, messages));
             }
             drop(session);

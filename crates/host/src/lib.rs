@@ -13,4 +13,4 @@ mod session;
 
 pub use host::{ConnectError, Host, HostLimits, HostSettings, Totals};
 pub use media_side::MediaSettings;
-pub use session::{Session, SessionGone, ToClient};
+pub use session::{FarEnd, FromClient, Loss, Session, SessionGone, ToClient};

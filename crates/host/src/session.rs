@@ -1,11 +1,13 @@
 //! The two ends of a session within the server: what a gateway holds, and what a room's task holds.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use room::{
     AskId, Notification, PeerId, Reply, Request, RequestId, Role, RoomError, ServerRequest, SessionId,
 };
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 /// Messages that wait for one client. A peer that joins a room of 500 is offered about a thousand consumers at
@@ -13,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 pub(crate) const OUTBOX: usize = 4096;
 
 /// What the room says to a client.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ToClient {
     /// The answer to its request.
     Reply {
@@ -36,8 +38,22 @@ pub enum ToClient {
         /// See [`room::close_code`].
         code: u16,
         /// For people.
-        reason: &'static str,
+        reason: Cow<'static, str>,
     },
+    /// The session is over without a word of its room, which is on another node; nothing follows. Whoever serves the
+    /// client looks for the room's owner anew.
+    Lost(Loss),
+}
+
+/// How a session with a room on another node ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Loss {
+    /// The node died, or the way to it broke.
+    #[error("the node of the room cannot be reached any more")]
+    Unreachable,
+    /// The node is not the room's owner any more.
+    #[error("another node has the room now")]
+    Superseded,
 }
 
 /// What a room's task takes in, in order and with back pressure.
@@ -51,15 +67,9 @@ pub(crate) enum Inbox {
         /// Dropped unanswered when the room is ending: connect again, to a new one.
         taken: oneshot::Sender<()>,
     },
-    Request {
+    Said {
         session: SessionId,
-        request: RequestId,
-        message: Request,
-    },
-    Answer {
-        session: SessionId,
-        ask: AskId,
-        accepted: bool,
+        message: FromClient,
     },
 }
 
@@ -78,13 +88,66 @@ pub struct SessionGone;
 /// One client's place in a room. Dropping it is leaving: everything that its peer held is freed.
 #[derive(Debug)]
 pub struct Session {
-    pub(crate) id: SessionId,
-    pub(crate) inbox: mpsc::Sender<Inbox>,
-    pub(crate) control: mpsc::UnboundedSender<Control>,
-    pub(crate) _permit: Permit,
+    id: SessionId,
+    way: Way,
+}
+
+/// Where a session's messages go.
+#[derive(Debug)]
+enum Way {
+    /// To the room's task.
+    Room { inbox: mpsc::Sender<Inbox>, control: mpsc::UnboundedSender<Control>, _permit: Permit },
+    /// To whoever holds the [`FarEnd`].
+    Far(mpsc::Sender<FromClient>),
+}
+
+/// What a client says to its room.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum FromClient {
+    /// See [`Session::request`].
+    Request {
+        /// The tag of the reply.
+        request: RequestId,
+        /// What.
+        message: Request,
+    },
+    /// See [`Session::answer`].
+    Answer {
+        /// The question's tag.
+        ask: AskId,
+        /// Whether the client did as it was asked.
+        accepted: bool,
+    },
+}
+
+/// The other end of a session whose room is not in this process. Once it is dropped, the session says [`SessionGone`].
+#[derive(Debug)]
+pub struct FarEnd(mpsc::Receiver<FromClient>);
+
+impl FarEnd {
+    /// What the client says next; `None` when it has left.
+    pub async fn recv(&mut self) -> Option<FromClient> {
+        self.0.recv().await
+    }
 }
 
 impl Session {
+    pub(crate) fn new(
+        id: SessionId,
+        inbox: mpsc::Sender<Inbox>,
+        control: mpsc::UnboundedSender<Control>,
+        permit: Permit,
+    ) -> Self {
+        Self { id, way: Way::Room { inbox, control, _permit: permit } }
+    }
+
+    /// A session whose messages are taken by somebody else than a room of this process. Whoever says more than `waiting`
+    /// messages that are not taken waits.
+    pub fn far(id: SessionId, waiting: usize) -> (Self, FarEnd) {
+        let (near, far) = mpsc::channel(waiting);
+        (Self { id, way: Way::Far(near) }, FarEnd(far))
+    }
+
     /// The session's id, for logs.
     pub fn id(&self) -> SessionId {
         self.id
@@ -92,21 +155,40 @@ impl Session {
 
     /// Asks the room. The answer comes as [`ToClient::Reply`] with the same `request`. Waits while the room is busy.
     pub async fn request(&self, request: RequestId, message: Request) -> Result<(), SessionGone> {
-        let message = Inbox::Request { session: self.id, request, message };
-        self.inbox.send(message).await.map_err(|_| SessionGone)
+        self.say(FromClient::Request { request, message }).await
     }
 
     /// Answers a [`ToClient::Ask`].
     pub async fn answer(&self, ask: AskId, accepted: bool) -> Result<(), SessionGone> {
-        let message = Inbox::Answer { session: self.id, ask, accepted };
-        self.inbox.send(message).await.map_err(|_| SessionGone)
+        self.say(FromClient::Answer { ask, accepted }).await
+    }
+
+    /// Says what a client said elsewhere.
+    pub async fn say(&self, message: FromClient) -> Result<(), SessionGone> {
+        match &self.way {
+            Way::Room { inbox, .. } => {
+                let message = Inbox::Said { session: self.id, message };
+                inbox.send(message).await.map_err(|_| SessionGone)
+            }
+            Way::Far(far) => far.send(message).await.map_err(|_| SessionGone),
+        }
+    }
+
+    /// Hands the room a connection of this session.
+    pub(crate) async fn connect(&self, connect: Inbox) -> bool {
+        match &self.way {
+            Way::Room { inbox, .. } => inbox.send(connect).await.is_ok(),
+            Way::Far(_) => false,
+        }
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // A room that is gone has forgotten the session already.
-        let _ = self.control.send(Control::Leave(self.id));
+        if let Way::Room { control, .. } = &self.way {
+            // A room that is gone has forgotten the session already.
+            let _ = control.send(Control::Leave(self.id));
+        }
     }
 }
 

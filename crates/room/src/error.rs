@@ -1,9 +1,13 @@
 //! What a client is told when its request fails.
 
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
 use crate::event::MediaFailure;
 
 /// A refused request. The text says what to do; [`RoomError::code`] is what protoo carries as `errorCode`.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum RoomError {
     /// A request that needs `join` came before it.
     #[error("not joined yet: send join first")]
@@ -15,7 +19,7 @@ pub enum RoomError {
     #[error("no {what} with id {id:?} belongs to this peer")]
     NotFound {
         /// The kind of thing, as the client names it.
-        what: &'static str,
+        what: Cow<'static, str>,
         /// The id as sent, cut to a printable length.
         id: String,
     },
@@ -25,7 +29,7 @@ pub enum RoomError {
     )]
     TransportExists {
         /// `send` or `receive`.
-        direction: &'static str,
+        direction: Cow<'static, str>,
         /// The one there is.
         id: String,
     },
@@ -41,7 +45,7 @@ pub enum RoomError {
         /// The peer's role.
         role: String,
         /// audio or video.
-        kind: &'static str,
+        kind: Cow<'static, str>,
         /// The source it declared.
         source_name: String,
     },
@@ -49,7 +53,7 @@ pub enum RoomError {
     #[error("{what}: the limit is {limit}")]
     Limit {
         /// What there is too much of.
-        what: &'static str,
+        what: Cow<'static, str>,
         /// The most allowed.
         limit: usize,
     },
@@ -58,7 +62,7 @@ pub enum RoomError {
     Invalid(String),
     /// Not built (yet), or switched off here.
     #[error("{0}")]
-    Unsupported(&'static str),
+    Unsupported(Cow<'static, str>),
     /// The media side cannot answer now.
     #[error("{0}: try again, or reconnect")]
     Unavailable(String),
@@ -84,7 +88,7 @@ impl RoomError {
 
     /// A [`RoomError::NotFound`] with the id cut to a length that fits a log line.
     pub(crate) fn not_found(what: &'static str, id: &str) -> Self {
-        Self::NotFound { what, id: id.chars().take(64).collect() }
+        Self::NotFound { what: what.into(), id: id.chars().take(64).collect() }
     }
 }
 

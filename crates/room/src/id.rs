@@ -4,6 +4,8 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 /// The longest room or peer id, in bytes. Long enough for any UUID, e-mail address or meeting title.
 const MAX_CLIENT_ID_BYTES: usize = 128;
 
@@ -54,9 +56,9 @@ fn check(what: &'static str, text: &str) -> Result<(), IdError> {
 }
 
 macro_rules! text_id {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+    ($(#[$meta:meta])* $name:ident) => {
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        $(#[$meta])*
         pub struct $name(Arc<str>);
 
         impl $name {
@@ -88,7 +90,15 @@ macro_rules! text_id {
 
 macro_rules! client_id {
     ($(#[$doc:meta])* $name:ident, $what:literal) => {
-        text_id!($(#[$doc])* $name);
+        text_id!($(#[$doc])* #[serde(try_from = "String")] $name);
+
+        impl TryFrom<String> for $name {
+            type Error = IdError;
+
+            fn try_from(text: String) -> Result<Self, IdError> {
+                Self::parse(&text)
+            }
+        }
 
         impl $name {
             /// Checks an id that a client chose: 1 to 128 bytes, no control characters, none of `{}/\"<>`.
@@ -116,7 +126,7 @@ macro_rules! media_id {
 macro_rules! number_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         pub struct $name(pub u64);
     };
 }

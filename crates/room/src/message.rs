@@ -1,4 +1,5 @@
-//! What clients and rooms say to each other, without the spelling of any dialect: signaling translates.
+//! What clients and rooms say to each other, without the spelling of any dialect: signaling translates. Its serde form is
+//! what nodes of a cluster send each other, and nobody else's.
 
 use std::sync::Arc;
 
@@ -38,7 +39,7 @@ pub struct Device {
 }
 
 /// A joined peer, as others see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerInfo {
     /// Its id.
     pub id: PeerId,
@@ -49,7 +50,7 @@ pub struct PeerInfo {
 }
 
 /// Preferred or current layers of a Consumer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layers {
     /// The spatial layer, from 0.
     pub spatial: u8,
@@ -58,7 +59,7 @@ pub struct Layers {
 }
 
 /// What a client asks of its room.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Request {
     /// What the room can forward.
     RouterRtpCapabilities,
@@ -149,7 +150,7 @@ pub enum Request {
 }
 
 /// The server's side of a WebRtcTransport.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TransportInfo {
     /// Its id.
     pub id: TransportId,
@@ -164,7 +165,7 @@ pub struct TransportInfo {
 }
 
 /// The answer to a [`Request`] that succeeded.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Reply {
     /// Done.
     Done,
@@ -185,7 +186,7 @@ pub enum Reply {
 }
 
 /// What the server asks of a client.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ServerRequest {
     /// Receive this. Once accepted, the consumer is resumed.
     NewConsumer {
@@ -232,7 +233,7 @@ pub enum ServerRequest {
 }
 
 /// What the server tells a client.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Notification {
     /// Somebody joined.
     NewPeer(PeerInfo),

@@ -250,7 +250,7 @@ impl Room {
         if self.peers.len() < self.limits.peers_per_room || self.sessions.contains_key(peer) {
             Ok(())
         } else {
-            Err(RoomError::Limit { what: "the room is full", limit: self.limits.peers_per_room })
+            Err(RoomError::Limit { what: "the room is full".into(), limit: self.limits.peers_per_room })
         }
     }
 

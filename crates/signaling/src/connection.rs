@@ -2,6 +2,7 @@
 //!
 //! The task owns the session: when it ends, for whatever reason, the peer has left its room.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,12 +38,12 @@ enum End {
     /// Nothing came from the client, or nothing could be sent to it.
     Silent,
     /// We close it.
-    Close { code: u16, reason: &'static str },
+    Close { code: u16, reason: Cow<'static, str> },
 }
 
 impl From<SessionGone> for End {
     fn from(_: SessionGone) -> Self {
-        Self::Close { code: close_code::SHUTDOWN, reason: "the room has ended" }
+        Self::Close { code: close_code::SHUTDOWN, reason: "the room has ended".into() }
     }
 }
 
@@ -91,7 +92,7 @@ pub(crate) async fn run(
     // The room is told before the goodbye is written: a client that does not read holds nothing.
     drop(connection);
     if let End::Close { code, reason } = end {
-        let frame = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
+        let frame = Message::Close(Some(CloseFrame { code, reason: reason.as_ref().into() }));
         let goodbye = async {
             // Written, then the client's own close frame awaited, so that the code is not lost in a reset.
             if sink.send(frame).await.is_ok() {
@@ -221,7 +222,10 @@ impl Connection {
             return Ok(());
         }
         count("flood");
-        Err(End::Close { code: close_code::PROTOCOL, reason: "too many messages, in spite of refusals" })
+        Err(End::Close {
+            code: close_code::PROTOCOL,
+            reason: "too many messages, in spite of refusals".into(),
+        })
     }
 
     fn malformed(&mut self, error: &CodecError) -> Result<(), End> {
@@ -230,7 +234,7 @@ impl Connection {
         self.refuse(error.request_id(), 400, &error.to_string());
         if self.malformed >= self.limits.malformed_frames {
             let reason = "too many frames that are no protoo messages";
-            return Err(End::Close { code: close_code::PROTOCOL, reason });
+            return Err(End::Close { code: close_code::PROTOCOL, reason: reason.into() });
         }
         Ok(())
     }
@@ -245,7 +249,7 @@ impl Connection {
         if count == 0 {
             // The room hung up without a word: its queue to this client overflowed.
             let reason = "this client does not keep up";
-            return Err(End::Close { code: close_code::TOO_SLOW, reason });
+            return Err(End::Close { code: close_code::TOO_SLOW, reason: reason.into() });
         }
         for message in batch.drain(..) {
             match message {
@@ -263,6 +267,10 @@ impl Connection {
                     self.say(codec::request(self.last_ask, method, &data));
                 }
                 ToClient::Close { code, reason } => return Err(End::Close { code, reason }),
+                // The client comes back at once, and is led to the room's new owner.
+                ToClient::Lost(loss) => {
+                    return Err(End::Close { code: close_code::MEDIA_LOST, reason: loss.to_string().into() });
+                }
             }
         }
         Ok(())

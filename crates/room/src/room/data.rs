@@ -81,17 +81,17 @@ impl Room {
         }
         let limit = limits.data_producers_per_peer;
         if peer.data_producers.len() + peer.data_producers_coming >= limit {
-            return Err(RoomError::Limit { what: "data producers of one peer", limit });
+            return Err(RoomError::Limit { what: "data producers of one peer".into(), limit });
         }
         if coming.label.len().max(coming.protocol.len()) > NAME_BYTES {
-            return Err(RoomError::Limit { what: "bytes of label or protocol", limit: NAME_BYTES });
+            return Err(RoomError::Limit { what: "bytes of label or protocol".into(), limit: NAME_BYTES });
         }
         if coming.app_data.to_string().len() > limits.app_data_bytes {
-            return Err(RoomError::Limit { what: "bytes of appData", limit: limits.app_data_bytes });
+            return Err(RoomError::Limit { what: "bytes of appData".into(), limit: limits.app_data_bytes });
         }
         if !room_type.may_produce_data(&peer.role) {
             let role = peer.role.as_str().to_owned();
-            return Err(RoomError::NotAllowed { role, kind: "data", source_name: coming.label });
+            return Err(RoomError::NotAllowed { role, kind: "data".into(), source_name: coming.label });
         }
         peer.data_producers_coming += 1;
         let op = MediaOp::ProduceData {

@@ -39,7 +39,7 @@ impl Room {
         let limit = self.limits.deferred_requests;
         if self.deferred.len() >= limit {
             let what = "requests waiting for a media worker";
-            self.reply(session, request, Err(RoomError::Limit { what, limit }));
+            self.reply(session, request, Err(RoomError::Limit { what: what.into(), limit }));
             return;
         }
         self.deferred.push_back((session, request, message));
@@ -165,7 +165,7 @@ impl Room {
                 Direction::Receive => "receive",
                 Direction::Both => "send and receive",
             };
-            return Err(RoomError::TransportExists { direction, id });
+            return Err(RoomError::TransportExists { direction: direction.into(), id });
         }
         peer.transports_coming.push(direction);
         self.media(
@@ -224,15 +224,18 @@ impl Room {
         let room_type = self.room_type.clone();
         let peer = self.joined_mut(session)?;
         if peer.producers.len() + peer.producers_coming >= limits.producers_per_peer {
-            return Err(RoomError::Limit { what: "producers of one peer", limit: limits.producers_per_peer });
+            return Err(RoomError::Limit {
+                what: "producers of one peer".into(),
+                limit: limits.producers_per_peer,
+            });
         }
         if app_data.to_string().len() > limits.app_data_bytes {
-            return Err(RoomError::Limit { what: "bytes of appData", limit: limits.app_data_bytes });
+            return Err(RoomError::Limit { what: "bytes of appData".into(), limit: limits.app_data_bytes });
         }
         let source = Source::from_app_data(kind, &app_data);
         if !room_type.may_produce(&peer.role, kind, &source) {
             let (role, kind, source_name) =
-                (peer.role.as_str().to_owned(), kind.as_str(), source.to_string());
+                (peer.role.as_str().to_owned(), kind.as_str().into(), source.to_string());
             return Err(RoomError::NotAllowed { role, kind, source_name });
         }
         peer.producers_coming += 1;
@@ -309,7 +312,7 @@ impl Room {
     fn check_name(&self, name: &str) -> Result<(), RoomError> {
         let limit = self.limits.display_name_bytes;
         if name.len() > limit {
-            return Err(RoomError::Limit { what: "bytes of displayName", limit });
+            return Err(RoomError::Limit { what: "bytes of displayName".into(), limit });
         }
         Ok(())
     }
