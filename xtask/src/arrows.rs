@@ -21,8 +21,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cluster", &["room"]),
     ("store", &["cluster", "room"]),
     ("host", &["room", "media", "ortc"]),
-    ("signaling", &["room", "host", "ortc"]),
-    ("tureen", &["host", "media", "room", "signaling", "ortc"]),
+    ("links", &["cluster", "host", "room"]),
+    ("token", &["room"]),
+    ("signaling", &["room", "host", "ortc", "token"]),
+    ("tureen", &["cluster", "host", "links", "media", "room", "signaling", "ortc", "token"]),
     ("bench", &["rtc", "net", "worker-protocol", "ortc"]),
     ("testkit", &["rtc"]),
     ("tests", &["bench", "media", "ortc", "testkit"]),
@@ -34,6 +36,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 const DEV_ARROWS: &[(&str, &[&str])] = &[
     // The DTLS tests drive BoringSSL's timers, whose shim is in net.
     ("rtc", &["net"]),
+    // The messages between nodes hold its types: a test carries one of each.
+    ("links", &["ortc"]),
 ];
 
 /// Checks every dependency between siblings, and that every crate is listed.
