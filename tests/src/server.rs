@@ -92,7 +92,7 @@ impl ServerOptions {
             command.arg("--listen").arg(format!("{host}:0"));
         }
         if self.network {
-            command.arg("--insecure-listen-anywhere");
+            command.args(["--insecure-listen-anywhere", "--insecure-no-tokens"]);
         }
         command.args(&self.arguments);
         let child = command

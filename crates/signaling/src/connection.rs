@@ -12,7 +12,7 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use host::{Session, SessionGone, ToClient};
 use rand::RngExt;
-use room::{AskId, Reply, RequestId, close_code};
+use room::{AskId, Reply, Request, RequestId, close_code};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tracing::debug;
@@ -49,6 +49,8 @@ impl From<SessionGone> for End {
 
 struct Connection {
     session: Session,
+    /// The peer's name by its token.
+    name: Option<String>,
     limits: Arc<GatewayLimits>,
     dialect: Dialect,
     bucket: Bucket,
@@ -77,10 +79,11 @@ pub(crate) async fn run(
     session: Session,
     mut messages: mpsc::Receiver<ToClient>,
     limits: Arc<GatewayLimits>,
+    name: Option<String>,
 ) {
     let id = session.id().0;
     let (mut sink, mut stream) = socket.split();
-    let mut connection = Connection::new(session, limits, Instant::now());
+    let mut connection = Connection::new(session, limits, name, Instant::now());
     let end = connection.serve(&mut sink, &mut stream, &mut messages).await;
     debug!(session = id, ?end, "session ended");
     let why = match &end {
@@ -104,9 +107,10 @@ pub(crate) async fn run(
 }
 
 impl Connection {
-    fn new(session: Session, limits: Arc<GatewayLimits>, now: Instant) -> Self {
+    fn new(session: Session, limits: Arc<GatewayLimits>, name: Option<String>, now: Instant) -> Self {
         Self {
             session,
+            name,
             bucket: Bucket::new(&limits, now),
             patience: Bucket::new(&limits, now),
             limits,
@@ -202,7 +206,14 @@ impl Connection {
             return Ok(());
         }
         match dialect::parse_request(method, data, &mut self.dialect) {
-            Ok(message) => {
+            Ok(mut message) => {
+                if let (
+                    Some(name),
+                    Request::Join { display_name: said, .. } | Request::ChangeDisplayName(said),
+                ) = (&self.name, &mut message)
+                {
+                    said.clone_from(name);
+                }
                 self.last_request += 1;
                 let request = RequestId(self.last_request);
                 self.requests.insert(request, Waiting { id, since: now });

@@ -1,6 +1,7 @@
 //! The door: an HTTP upgrade becomes a session, or an HTTP error that says why not.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::ws::WebSocketUpgrade;
 use axum::http::uri::Authority;
@@ -8,7 +9,8 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use host::{ConnectError, Host};
 use rand::RngExt;
-use room::{IdError, PeerId, RoomId};
+use room::{IdError, PeerId, Role, RoomId};
+use token::{Asked, TokenError, Verifier};
 use tracing::debug;
 
 use crate::codec::MAX_FRAME_BYTES;
@@ -23,15 +25,38 @@ pub const SUBPROTOCOL: &str = "protoo";
 pub struct Gateway {
     host: Host,
     limits: Arc<GatewayLimits>,
+    tokens: Option<Arc<Verifier>>,
+}
+
+/// Who comes in, and where.
+struct Visitor {
+    room: RoomId,
+    peer: PeerId,
+    role: Option<Role>,
+    /// The name that its token gives it, whatever it says itself.
+    name: Option<String>,
+}
+
+/// Why a client is not let in by what it says of itself.
+enum Unwanted {
+    Id(IdError),
+    Token(TokenError),
 }
 
 impl Gateway {
     /// A gateway to the rooms of this host.
     pub fn new(host: Host, limits: GatewayLimits) -> Self {
-        Self { host, limits: Arc::new(limits) }
+        Self { host, limits: Arc::new(limits), tokens: None }
     }
 
-    /// Answers an upgrade request. `query` is the raw query string of its URL; `roomId` and `peerId` are read from it.
+    /// Lets in only who has a token.
+    #[must_use]
+    pub fn requiring(self, tokens: Verifier) -> Self {
+        Self { tokens: Some(Arc::new(tokens)), ..self }
+    }
+
+    /// Answers an upgrade request. `query` is the raw query string of its URL; `roomId`, `peerId` and `token` are read
+    /// from it, the token also from the header `Authorization: Bearer`.
     pub async fn accept(&self, upgrade: WebSocketUpgrade, headers: &HeaderMap, query: &str) -> Response {
         if !asks_for_protoo(headers) {
             refused("subprotocol");
@@ -44,14 +69,19 @@ impl Gateway {
                         limits.session.allowed_origins";
             return (StatusCode::FORBIDDEN, text).into_response();
         }
-        let (room, peer) = match ids(query) {
-            Ok(ids) => ids,
-            Err(error) => {
+        let visitor = match visitor(query, headers, self.tokens.as_deref(), unix_now()) {
+            Ok(visitor) => visitor,
+            Err(Unwanted::Id(error)) => {
                 refused("id");
                 return (StatusCode::BAD_REQUEST, error.to_string()).into_response();
             }
+            Err(Unwanted::Token(error)) => {
+                refused(error.why());
+                return (StatusCode::UNAUTHORIZED, error.to_string()).into_response();
+            }
         };
-        let (session, messages) = match self.host.connect(room.clone(), peer.clone(), None).await {
+        let Visitor { room, peer, role, name } = visitor;
+        let (session, messages) = match self.host.connect(room.clone(), peer.clone(), role).await {
             Ok(opened) => opened,
             Err(error) => {
                 refused(match error {
@@ -69,7 +99,7 @@ impl Gateway {
             .protocols([SUBPROTOCOL])
             .max_message_size(MAX_FRAME_BYTES)
             .max_frame_size(MAX_FRAME_BYTES)
-            .on_upgrade(move |socket| connection::run(socket, session, messages, limits))
+            .on_upgrade(move |socket| connection::run(socket, session, messages, limits, name))
     }
 }
 
@@ -102,8 +132,13 @@ fn from_allowed_page(headers: &HeaderMap, allowed: &[String]) -> bool {
     }
 }
 
-/// Reads both ids. Clients of the classic web application send the word `undefined` for what they were not given.
-fn ids(query: &str) -> Result<(RoomId, PeerId), IdError> {
+/// Reads who comes. Clients of the classic web application send the word `undefined` for what they were not given.
+fn visitor(
+    query: &str,
+    headers: &HeaderMap,
+    tokens: Option<&Verifier>,
+    now: u64,
+) -> Result<Visitor, Unwanted> {
     let pairs: Vec<(String, String)> =
         axum::extract::Query::try_from_uri(&format!("/?{query}").parse().unwrap_or_default())
             .map(|axum::extract::Query(pairs)| pairs)
@@ -112,9 +147,29 @@ fn ids(query: &str) -> Result<(RoomId, PeerId), IdError> {
         let found = pairs.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
         found.filter(|value| !value.is_empty() && *value != "undefined")
     };
-    let room = find("roomId").map_or_else(|| RoomId::parse(&random_id()), RoomId::parse)?;
-    let peer = find("peerId").map_or_else(|| PeerId::parse(&random_id()), PeerId::parse)?;
-    Ok((room, peer))
+    let room = find("roomId").map(RoomId::parse).transpose().map_err(Unwanted::Id)?;
+    let peer = find("peerId").map(PeerId::parse).transpose().map_err(Unwanted::Id)?;
+    let Some(tokens) = tokens else {
+        let room = room.map_or_else(|| RoomId::parse(&random_id()), Ok).map_err(Unwanted::Id)?;
+        let peer = peer.map_or_else(|| PeerId::parse(&random_id()), Ok).map_err(Unwanted::Id)?;
+        return Ok(Visitor { room, peer, role: None, name: None });
+    };
+    let token = bearer(headers).or_else(|| find("token")).unwrap_or_default();
+    let asked = Asked { room: room.as_ref(), peer: peer.as_ref() };
+    let claims = tokens.verify(token, asked, now).map_err(Unwanted::Token)?;
+    Ok(Visitor { room: claims.room, peer: claims.peer, role: claims.role, name: claims.name })
+}
+
+/// The token of `Authorization: Bearer` (RFC 6750 section 2.1), which programs can send and browsers' WebSockets cannot.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Seconds since 1970, which tokens count in.
+fn unix_now() -> u64 {
+    // A clock before 1970 finds every token not valid yet.
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Twelve characters as mediasoup-demo makes them: 62 bits.
@@ -128,15 +183,59 @@ fn random_id() -> String {
 mod tests {
     use super::*;
 
+    fn ids(query: &str) -> Option<(String, String)> {
+        let visitor = visitor(query, &HeaderMap::new(), None, 0).ok()?;
+        Some((visitor.room.to_string(), visitor.peer.to_string()))
+    }
+
     #[test]
     fn ids_are_read_or_made() {
         let (room, peer) = ids("roomId=my%20room&peerId=p1&consumerReplicas=undefined").expect("valid");
         assert_eq!((room.as_str(), peer.as_str()), ("my room", "p1"));
         let (room, peer) = ids("roomId=undefined&peerId=").expect("made");
-        assert_eq!((room.as_str().len(), peer.as_str().len()), (12, 12));
+        assert_eq!((room.len(), peer.len()), (12, 12));
         assert_ne!(ids("").expect("made").0, ids("").expect("made").0);
-        assert!(ids("roomId=a%2Fb").is_err());
-        assert!(ids(&format!("roomId={}", "x".repeat(200))).is_err());
+        assert!(ids("roomId=a%2Fb").is_none());
+        assert!(ids(&format!("roomId={}", "x".repeat(200))).is_none());
+    }
+
+    #[test]
+    fn a_token_stands_in_the_query_or_in_the_header_and_says_who_comes() {
+        let secret = token::Secret::new(&[7; 32]).expect("long enough");
+        let (room, peer) = (RoomId::parse("r").expect("id"), PeerId::parse("ann").expect("id"));
+        let claims = token::Claims {
+            room,
+            peer,
+            role: Some(Role::new("judge")),
+            exp: 100,
+            nbf: None,
+            name: Some("A".into()),
+        };
+        let text = token::sign(&claims, &secret).expect("signed");
+        let tokens = Verifier::new(vec![secret]);
+        let mut with_header = HeaderMap::new();
+        with_header.insert(header::AUTHORIZATION, format!("bearer {text}").parse().expect("header"));
+        let none = HeaderMap::new();
+        let come = |query: &str, headers: &HeaderMap| match visitor(query, headers, Some(&tokens), 50) {
+            Ok(visitor) => {
+                let role = visitor.role.map(|role| role.as_str().to_owned());
+                Ok((visitor.room.to_string(), visitor.peer.to_string(), role, visitor.name))
+            }
+            Err(Unwanted::Token(error)) => Err(error.why()),
+            Err(Unwanted::Id(_)) => Err("id"),
+        };
+        let ann = ("r".to_owned(), "ann".to_owned(), Some("judge".to_owned()), Some("A".to_owned()));
+        for (query, headers) in [
+            (format!("roomId=r&peerId=ann&token={text}"), &none),
+            (format!("token={text}"), &none),
+            ("roomId=r&peerId=undefined".to_owned(), &with_header),
+        ] {
+            assert_eq!(come(&query, headers), Ok(ann.clone()), "{query}");
+        }
+        assert_eq!(come("roomId=r&peerId=ann", &none), Err("token_missing"));
+        assert_eq!(come(&format!("roomId=x&token={text}"), &none), Err("token_other_room"));
+        assert_eq!(come("peerId=bob", &with_header), Err("token_other_peer"));
+        assert_eq!(come("roomId=a%2Fb", &with_header), Err("id"));
     }
 
     #[test]

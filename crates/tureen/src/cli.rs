@@ -2,8 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use cluster::node::NodeId;
+use room::{IdError, PeerId, RoomId};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -22,15 +25,109 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:
   tureen serve
       on this machine only: open http://localhost:4443/ in two browsers
-  tureen serve --listen 0.0.0.0:443 --tls-cert fullchain.pem --tls-key privkey.pem
+  tureen serve --listen 0.0.0.0:443 --tls-cert fullchain.pem --tls-key privkey.pem --auth-secret-file secret
+      for everyone to whom your application gives a token
+  tureen serve --listen 0.0.0.0:443 --tls-cert c.pem --tls-key k.pem --insecure-no-tokens
       for everyone
-  tureen serve --listen 0.0.0.0:443 --tls-cert c.pem --tls-key k.pem --media-address 10.0.0.5=203.0.113.7
+  tureen serve --listen 0.0.0.0:443 … --media-address 10.0.0.5=203.0.113.7
       behind NAT, with a public address
   tureen serve --config tureen.toml --workers 4")]
     Serve(Settings),
     /// Check or print the settings
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Make the certificates by which the nodes of a cluster know each other
+    #[command(subcommand)]
+    Cert(CertCommand),
+    /// Make a join token, as an application does for its users
+    #[command(after_help = "Examples:
+  openssl rand -base64 48 > secret
+  tureen serve --auth-secret-file secret
+  tureen token --secret-file secret --room stage --peer ann --expires 1h
+      then open http://127.0.0.1:4443/?roomId=stage&token=…")]
+    Token(TokenArguments),
+}
+
+/// Which certificate to make.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CertCommand {
+    /// An authority for a cluster that has none
+    #[command(after_help = "Example:\n  tureen cert ca --out authority")]
+    Ca {
+        /// The folder for ca.pem and ca-key.pem; made if it is not there
+        #[arg(long, value_name = "FOLDER")]
+        out: PathBuf,
+        /// Write over what is there: nodes with certificates of the old authority are then refused
+        #[arg(long)]
+        force: bool,
+    },
+    /// A node's certificate
+    #[command(after_help = "Example:\n  tureen cert node media-1 --ca authority --out media-1")]
+    Node {
+        /// The node's name, as its settings have it
+        name: NodeId,
+        /// The folder with the authority's ca.pem and ca-key.pem
+        #[arg(long, value_name = "FOLDER")]
+        ca: PathBuf,
+        /// Another name or IP address for the certificate; may be repeated
+        #[arg(long = "san", value_name = "NAME")]
+        sans: Vec<String>,
+        /// How long it is valid
+        #[arg(long, value_name = "DAYS", default_value_t = 365)]
+        days: u32,
+        /// The folder for ca.pem, NAME.pem and NAME-key.pem; made if it is not there
+        #[arg(long, value_name = "FOLDER")]
+        out: PathBuf,
+        /// Write over what is there: a running node reads it by itself
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// What a token shall say.
+#[derive(Debug, Args)]
+pub(crate) struct TokenArguments {
+    /// The file with the secret; of several, the first signs
+    #[arg(long, value_name = "FILE")]
+    pub(crate) secret_file: PathBuf,
+    /// Which room may be joined
+    #[arg(long, value_parser = parse_room)]
+    pub(crate) room: RoomId,
+    /// As whom
+    #[arg(long, value_parser = parse_peer)]
+    pub(crate) peer: PeerId,
+    /// In which role [default: the room type's]
+    #[arg(long)]
+    pub(crate) role: Option<String>,
+    /// The name that others see, whatever the client says
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// For how long: a number and s, m, h or d
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub(crate) expires: Duration,
+}
+
+fn parse_room(text: &str) -> Result<RoomId, IdError> {
+    RoomId::parse(text)
+}
+
+fn parse_peer(text: &str) -> Result<PeerId, IdError> {
+    PeerId::parse(text)
+}
+
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let unit = |unit| match unit {
+        's' => Some(1),
+        'm' => Some(60),
+        'h' => Some(3600),
+        'd' => Some(86_400),
+        _ => None,
+    };
+    let seconds = text.chars().last().and_then(unit).and_then(|unit: u64| {
+        let number: u64 = text.get(..text.len() - 1)?.parse().ok()?;
+        number.checked_mul(unit).filter(|seconds| *seconds > 0)
+    });
+    seconds.map(Duration::from_secs).ok_or_else(|| "not like 90s, 30m, 12h or 7d".to_owned())
 }
 
 /// What to do with the settings.
@@ -63,6 +160,11 @@ pub(crate) struct Settings {
     /// Allow plain HTTP on an address that others can reach
     #[arg(long)]
     insecure_listen_anywhere: bool,
+    /// Let everybody in, without tokens, on an address that others can reach
+    #[arg(long)]
+    insecure_no_tokens: bool,
+    #[command(flatten)]
+    auth: AuthFlags,
     /// Where media is received, and what clients are told when that differs; may be repeated
     /// [default: the address of --listen]
     #[arg(long = "media-address", value_name = "IP[=ANNOUNCED]")]
@@ -87,6 +189,15 @@ pub(crate) struct Settings {
     log: Option<String>,
 }
 
+/// Flags of the settings below `auth`.
+#[derive(Debug, Args, Serialize)]
+pub(crate) struct AuthFlags {
+    /// A file with secrets, one a line: only who has a token signed with one of them may join
+    #[arg(long = "auth-secret-file", value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret_file: Option<PathBuf>,
+}
+
 impl Settings {
     /// The settings that were given, by name.
     pub(crate) fn given(&self) -> Map<String, Value> {
@@ -95,6 +206,7 @@ impl Settings {
         let left_out = |value: &Value| match value {
             Value::Null | Value::Bool(false) => true,
             Value::Array(values) => values.is_empty(),
+            Value::Object(values) => values.is_empty(),
             _ => false,
         };
         all.into_iter().filter(|(_, value)| !left_out(value)).collect()
@@ -114,6 +226,13 @@ mod tests {
     }
 
     #[test]
+    fn times_have_a_unit() {
+        let seconds = |text| parse_time(text).map(|time| time.as_secs()).ok();
+        assert_eq!(["90s", "2m", "1h", "7d"].map(seconds), [Some(90), Some(120), Some(3600), Some(604_800)]);
+        assert_eq!(["", "h", "1", "0s", "-1h", "1 h", "1ä", "99999999999999999999d"].map(seconds), [None; 8]);
+    }
+
+    #[test]
     fn every_flag_is_a_setting() {
         let cli = Cli::parse_from([
             "tureen",
@@ -125,6 +244,9 @@ mod tests {
             "--tls-key",
             "k",
             "--insecure-listen-anywhere",
+            "--insecure-no-tokens",
+            "--auth-secret-file",
+            "s",
             "--media-address",
             "10.0.0.1",
             "--media-address",
@@ -144,7 +266,7 @@ mod tests {
         ]);
         let Command::Serve(settings) = cli.command else { panic!("not serve") };
         let given = settings.given();
-        assert_eq!(given.len(), 11);
+        assert_eq!(given.len(), 13);
         let config = config::load(None, &given).expect("read");
         assert_eq!((config.workers, config.media_addresses.len()), (3, 2));
     }

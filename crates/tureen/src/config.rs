@@ -4,6 +4,7 @@
 mod check;
 mod layers;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -11,7 +12,7 @@ use room::Limits;
 use serde::{Deserialize, Serialize};
 use signaling::GatewayLimits;
 
-pub(crate) use check::Checked;
+pub(crate) use check::{Checked, secrets_of};
 pub(crate) use layers::load;
 
 /// Every setting. The names are those of the TOML file; in the environment `TUREEN_` and capitals, where a dot of a
@@ -45,8 +46,34 @@ pub(crate) struct Config {
     pub(crate) initial_outgoing_bitrate: u64,
     /// Seconds after a client's last sign of life until its ICE is called disconnected.
     pub(crate) ice_consent_timeout_s: u8,
+    /// Lets everybody in who can reach `listen`, where that is not loopback, without a token.
+    pub(crate) insecure_no_tokens: bool,
+    /// Who may join.
+    pub(crate) auth: Auth,
     /// How many of everything.
     pub(crate) limits: AllLimits,
+}
+
+/// Who may join: with a secret, whoever has a token that was signed with it. With several, with any of them, so that one can
+/// be exchanged for another.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Auth {
+    /// A file with secrets, one a line.
+    pub(crate) secret_file: Option<PathBuf>,
+    /// Secrets.
+    pub(crate) secrets: Vec<Hidden>,
+}
+
+/// A text that is not shown where settings are shown for debugging.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Hidden(pub(crate) String);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
 }
 
 /// How many of everything.
@@ -79,6 +106,8 @@ impl Default for Config {
             log: "info".to_owned(),
             initial_outgoing_bitrate: 1_000_000,
             ice_consent_timeout_s: 30,
+            insecure_no_tokens: false,
+            auth: Auth::default(),
             limits: AllLimits {
                 rooms: 10_000,
                 sessions: 15_000,

@@ -1,12 +1,14 @@
 //! `tureen`: the shipped binary. Arguments become settings, settings become a running server; nothing else is here.
 
 mod accept;
+mod cert;
 mod cli;
 mod config;
 mod endpoints;
 mod metrics;
 mod page;
 mod serve;
+mod token_command;
 mod worker_counters;
 
 use std::process::ExitCode;
@@ -36,6 +38,18 @@ fn main() -> ExitCode {
             Ok(config) => print(&config),
             Err(errors) => refuse(&errors),
         },
+        Command::Cert(command) => ended(cert::make(command)),
+        Command::Token(arguments) => ended(token_command::make(arguments)),
+    }
+}
+
+fn ended(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -69,11 +83,5 @@ fn run(checked: Checked) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(serve::serve(checked)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    ended(runtime.block_on(serve::serve(checked)))
 }

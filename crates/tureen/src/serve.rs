@@ -37,7 +37,7 @@ const WORKERS_DEADLINE: Duration = Duration::from_secs(5);
 /// Runs until SIGTERM or SIGINT.
 pub(crate) async fn serve(checked: Checked) -> Result<()> {
     let mut pool_settings = checked.pool();
-    let Checked { config, tls, log, workers, .. } = checked;
+    let Checked { config, tls, tokens, log, workers, .. } = checked;
     tracing_subscriber::fmt()
         .with_env_filter(log)
         .with_writer(std::io::stderr)
@@ -74,7 +74,14 @@ pub(crate) async fn serve(checked: Checked) -> Result<()> {
     let idle = IDLE_DEADLINE.max(silence.saturating_add(Duration::from_secs(5)));
     let connections = config.limits.sessions.saturating_add(OTHER_CONNECTIONS);
     let door = Door::new(NoDelayAcceptor::new(), connections, idle);
-    let gateway = Gateway::new(host.clone(), config.limits.session);
+    let mut gateway = Gateway::new(host.clone(), config.limits.session);
+    match tokens {
+        Some(tokens) => gateway = gateway.requiring(tokens),
+        None if address.ip().is_loopback() => {}
+        None => {
+            warn!("whoever reaches {address} can join any room: there are no tokens (insecure_no_tokens)")
+        }
+    }
     let served = Served { gateway, host: host.clone(), pool: pool.clone(), metrics };
     let app = endpoints(served).into_make_service();
 
@@ -144,8 +151,8 @@ fn greet(address: SocketAddr, secure: bool) {
     eprintln!("Tureen is ready: open {scheme}://{name}/ in two browsers");
     match (secure, address.ip().is_loopback()) {
         (false, true) => eprintln!(
-            "It is bound to loopback: only this machine reaches it. For others: --listen 0.0.0.0:443 with --tls-cert \
-             and --tls-key. (Firefox pairs with no loopback address: give it --media-address with this machine's own.)"
+            "It is bound to loopback: only this machine reaches it. For others: --listen 0.0.0.0:443 with --tls-cert, \
+             --tls-key and --auth-secret-file. (Firefox pairs with no loopback address: give it --media-address with this machine's own.)"
         ),
         (false, false) => eprintln!(
             "Warning: plain HTTP on {address}: anyone in between can listen in, and browsers give no camera. Use \

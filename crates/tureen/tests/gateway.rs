@@ -6,6 +6,7 @@ mod client;
 #[path = "gateway/server.rs"]
 mod server;
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -104,6 +105,88 @@ async fn the_door_says_why_it_stays_shut() -> Result<()> {
     assert_eq!(refused(&server, "/?roomId=a%7Bb&peerId=p", Some("protoo")).await?, 400);
     let _ann = Client::connect(&server, "r", "ann").await?;
     assert_eq!(refused(&server, "/?roomId=r&peerId=bob", Some("protoo")).await?, 503);
+    Ok(())
+}
+
+#[tokio::test]
+async fn where_tokens_are_wanted_only_who_has_one_comes_in_and_as_it_says() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (secrets, other) = (folder.path().join("secrets"), folder.path().join("other"));
+    std::fs::write(&secrets, format!("# new, old\n{}\n{}\n", "n".repeat(32), "o".repeat(32)))?;
+    std::fs::write(&other, "x".repeat(32))?;
+    let make = |file: &std::path::Path, peer: &str, more: &[&str]| -> Result<String> {
+        let file = file.to_str().expect("text");
+        let arguments = ["token", "--secret-file", file, "--room", "r", "--peer", peer, "--expires", "1h"];
+        let made = Command::new(env!("CARGO_BIN_EXE_tureen")).args(arguments).args(more).output()?;
+        assert!(made.status.success(), "{made:?}");
+        Ok(String::from_utf8(made.stdout)?.trim().to_owned())
+    };
+    let server = Server::start(&["--auth-secret-file", secrets.to_str().expect("text")], &[]).await?;
+    let ann = make(&secrets, "ann", &["--name", "Ann of the token"])?;
+    let mut client = Client::open(&server, &format!("/?roomId=r&peerId=ann&token={ann}")).await?;
+    let mut bob = Client::open(&server, &format!("/?token={}", make(&secrets, "bob", &[])?)).await?;
+    bob.join("Bob", &json!({ "codecs": [], "headerExtensions": [] })).await?;
+    client.join("Eve", &json!({ "codecs": [], "headerExtensions": [] })).await?;
+    let told = bob.told("newPeer").await?;
+    assert_eq!((&told["id"], &told["displayName"]), (&json!("ann"), &json!("Ann of the token")));
+
+    let wrong = make(&other, "ann", &[])?;
+    for (path, why) in [
+        ("/?roomId=r&peerId=ann".to_owned(), "token_missing"),
+        (format!("/?roomId=r&peerId=ann&token={wrong}"), "token_signature"),
+        ("/?roomId=r&peerId=ann&token=nonsense".to_owned(), "token_malformed"),
+        (format!("/?roomId=r2&peerId=ann&token={ann}"), "token_other_room"),
+        (format!("/?roomId=r&peerId=eve&token={ann}"), "token_other_peer"),
+    ] {
+        assert_eq!(refused(&server, &path, Some("protoo")).await?, 401, "{why}");
+        let counted = format!("tureen_signaling_refused_total{{why=\"{why}\"}} 1\n");
+        assert!(server.metrics().await?.contains(&counted), "{why}");
+    }
+    Ok(())
+}
+
+#[test]
+fn where_others_can_come_in_the_server_wants_to_know_who_may() -> Result<()> {
+    let open = ["config", "check", "--listen", "0.0.0.0:0", "--insecure-listen-anywhere", "--worker-bin"];
+    let tureen = env!("CARGO_BIN_EXE_tureen");
+    let refused = Command::new(tureen).args(open).arg(tureen).output()?;
+    let said = String::from_utf8(refused.stderr)?;
+    assert!(!refused.status.success() && said.contains("auth.secret_file"), "{said}");
+    let allowed = Command::new(tureen).args(open).args([tureen, "--insecure-no-tokens"]).output()?;
+    let said = String::from_utf8(allowed.stderr)?;
+    assert!(allowed.status.success(), "{said}");
+    Ok(())
+}
+
+#[test]
+fn certificates_are_made_for_their_owner_alone_and_never_over_others() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (authority, node) = (folder.path().join("ca"), folder.path().join("m1"));
+    let make = |arguments: &[&std::ffi::OsStr]| -> Result<bool> {
+        let made = Command::new(env!("CARGO_BIN_EXE_tureen")).arg("cert").args(arguments).output()?;
+        eprintln!("{}", String::from_utf8_lossy(&made.stderr));
+        Ok(made.status.success())
+    };
+    let [out, force] = ["--out", "--force"].map(std::ffi::OsStr::new);
+    let ca = [std::ffi::OsStr::new("ca"), out, authority.as_os_str()];
+    let m1 = ["node", "m1", "--san", "10.0.0.1", "--ca"].map(std::ffi::OsStr::new);
+    let m1 = [&m1[..], &[authority.as_os_str(), out, node.as_os_str()]].concat();
+    assert!(!make(&m1)?, "there is no authority yet");
+    assert!(make(&ca)? && make(&m1)?);
+    for (file, mode) in
+        [("ca/ca.pem", 0o644), ("ca/ca-key.pem", 0o600), ("m1/m1.pem", 0o644), ("m1/m1-key.pem", 0o600)]
+    {
+        let found = std::fs::metadata(folder.path().join(file))?.permissions();
+        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&found) & 0o777, mode, "{file}");
+    }
+    let key = std::fs::read(node.join("m1-key.pem"))?;
+    assert!(!make(&ca)? && !make(&m1)?, "never over others");
+    assert_eq!(std::fs::read(node.join("m1-key.pem"))?, key);
+    assert!(make(&[&m1[..], &[force]].concat())?);
+    assert_ne!(std::fs::read(node.join("m1-key.pem"))?, key);
+    // What was made can be used, and by the node of that name.
+    let [ca, cert, key] = ["ca.pem", "m1.pem", "m1-key.pem"].map(|file| node.join(file));
+    links::Security::tls(links::TlsFiles { ca, cert, key })?;
     Ok(())
 }
 

@@ -23,7 +23,9 @@ function wait(message: string | undefined): void {
 function enter(choice: JoinChoice): void {
   const { settings } = choice;
   rememberCall(settings, localStorage, sessionStorage);
-  if (new URL(location.href).searchParams.get('roomId') !== settings.roomId) {
+  // An address with a token stays: a reload needs it.
+  const { searchParams } = new URL(location.href);
+  if (settings.token === undefined && searchParams.get('roomId') !== settings.roomId) {
     history.replaceState(null, '', roomLink(new URL(location.href), settings.roomId));
   }
   document.title = `${settings.roomId} · Tureen`;

@@ -32,9 +32,9 @@ export class Room {
     private readonly onClosed: (reason: string | undefined) => void,
   ) {
     const { settings } = choice;
-    const id = peerId(sessionStorage);
+    const id = settings.peerId ?? peerId(sessionStorage);
     this.call = new Call({
-      url: signalingUrl(location.href, settings.roomId, id),
+      url: signalingUrl(location.href, settings.roomId, id, settings.token),
       peerId: id,
       displayName: settings.displayName,
       devices: new BrowserDevices(),

@@ -40,6 +40,26 @@ it('keeps the peer id for the life of the tab', () => {
   expect(peerId(session)).not.toBe(peerId(new FakeStorage()));
 });
 
+it('takes room, peer and name from a token, which only the server checks', () => {
+  const part = (claims: unknown) =>
+    btoa(String.fromCharCode(...new TextEncoder().encode(JSON.stringify(claims))))
+      .replaceAll('+', '-')
+      .replaceAll('/', '_')
+      .replaceAll('=', '');
+  const token = `x.${part({ room: '会議室', peer: 'ada', name: 'Ada', exp: 1 })}.y`;
+  expect(read(`?token=${token}`)).toMatchObject({
+    token,
+    roomId: '会議室',
+    peerId: 'ada',
+    displayName: 'Ada',
+  });
+  for (const none of ['nonsense', 'x..y', `x.${part(7)}.y`, `x.${part({ peer: 7 })}.y`]) {
+    expect(read(`?roomId=a&token=${none}`)).toMatchObject({ token: none, roomId: 'a' });
+    expect(read(`?roomId=a&token=${none}`).peerId).toBeUndefined();
+  }
+  expect(read('?roomId=a')).not.toHaveProperty('token');
+});
+
 it('invents a room when the address names none', () => {
   expect(read('').roomId).toMatch(/^[a-z]+-[a-z]+-\d{3}$/);
 });

@@ -7,6 +7,9 @@ import { type CameraOptions, VIDEO_CODECS } from '@tureen/client';
 
 export interface PageSettings {
   roomId: string;
+  /** What lets this page in where the server asks for one, and as whom. */
+  token?: string;
+  peerId?: string;
   displayName: string;
   autojoin: boolean;
   camera: boolean;
@@ -38,17 +41,34 @@ const SOUPS = ['barley', 'bisque', 'borscht', 'laksa', 'lentil', 'miso', 'pho', 
 
 export function readSettings(address: URL, storage: Storage, session: Storage): PageSettings {
   const query = address.searchParams;
-  const roomId = query.get('roomId')?.trim() ?? '';
+  const token = query.get('token');
+  const claims = claimsOf(token);
+  const roomId = query.get('roomId')?.trim() ?? claims.room ?? '';
   const on = (name: string) => query.get(name) !== '0';
   return {
     roomId: roomId === '' ? inventRoom() : roomId,
-    displayName: query.get('name') ?? storage.getItem(NAME) ?? '',
+    ...(token === null ? {} : { token }),
+    ...(claims.peer === undefined ? {} : { peerId: claims.peer }),
+    displayName: claims.name ?? query.get('name') ?? storage.getItem(NAME) ?? '',
     // A reload during a call goes straight back into it.
     autojoin: query.get('autojoin') === '1' || (roomId !== '' && session.getItem(IN_CALL) === roomId),
     camera: on('camera'),
     microphone: on('microphone'),
     send: { simulcast: on('simulcast'), ...codecChoice(query) },
   };
+}
+
+/** What a token says, unchecked: the server does that. */
+function claimsOf(token: string | null): { room?: string; peer?: string; name?: string } {
+  try {
+    const base64 = (token?.split('.')[1] ?? '').replaceAll('-', '+').replaceAll('_', '/');
+    const bytes = Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
+    const claims = JSON.parse(new TextDecoder().decode(bytes)) as Record<string, unknown>;
+    const texts = ['room', 'peer', 'name'].filter((name) => typeof claims[name] === 'string');
+    return Object.fromEntries(texts.map((name) => [name, claims[name] as string]));
+  } catch {
+    return {};
+  }
 }
 
 /** `codec=vp9&scalability=L3T3_KEY`; what is no codec, or no name of a layer structure, counts as left out. */

@@ -99,10 +99,10 @@ export function sourceOf(kind: types.MediaKind, appData: types.AppData | undefin
   return share === true || source === 'screen' || source === 'screensharing' ? 'screen' : 'camera';
 }
 
-/** The WebSocket address of the server that served a page at `page`. */
-export function signalingUrl(page: string, roomId: string, peerId: string): string {
+/** The WebSocket address of the server that served a page at `page`. A server may let in only who has a token. */
+export function signalingUrl(page: string, roomId: string, peerId: string, token?: string): string {
   const url = new URL('/', page);
   url.protocol = url.protocol === 'http:' ? 'ws:' : 'wss:';
-  url.search = new URLSearchParams({ roomId, peerId }).toString();
+  url.search = new URLSearchParams({ roomId, peerId, ...(token === undefined ? {} : { token }) }).toString();
   return url.href;
 }

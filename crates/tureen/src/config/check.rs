@@ -10,6 +10,7 @@ use media::{ListenAddress, PoolSettings, WorkerLogLevel, WorkerSettings};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use token::{Secret, Verifier};
 use tracing_subscriber::EnvFilter;
 
 use super::Config;
@@ -18,6 +19,7 @@ use super::Config;
 pub(crate) struct Checked {
     pub(crate) config: Config,
     pub(crate) tls: Option<Arc<ServerConfig>>,
+    pub(crate) tokens: Option<Verifier>,
     pub(crate) media_addresses: Vec<ListenAddress>,
     pub(crate) media_ports: RangeInclusive<u16>,
     pub(crate) workers: usize,
@@ -34,6 +36,7 @@ impl Checked {
         if let Err(error) = reach(&config) {
             errors.push(error);
         }
+        let tokens = keep(tokens(&config), &mut errors);
         let media_addresses = keep(media_addresses(&config), &mut errors);
         let workers = if config.workers == 0 { default_workers() } else { config.workers };
         if workers > 256 {
@@ -46,9 +49,10 @@ impl Checked {
         let log = EnvFilter::try_new(&config.log).map_err(|error| format!("log: {error}"));
         let log = keep(log, &mut errors);
         errors.extend(zeros(&config));
-        match (tls, media_addresses, media_ports, worker_bin, worker_log_level, log) {
+        match (tls, tokens, media_addresses, media_ports, worker_bin, worker_log_level, log) {
             (
                 Some(tls),
+                Some(tokens),
                 Some(media_addresses),
                 Some(media_ports),
                 Some(worker_bin),
@@ -57,6 +61,7 @@ impl Checked {
             ) if errors.is_empty() => Ok(Self {
                 config,
                 tls,
+                tokens,
                 media_addresses,
                 media_ports,
                 workers,
@@ -105,6 +110,39 @@ fn reach(config: &Config) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// Whose tokens are believed; none where everybody may come in.
+fn tokens(config: &Config) -> Result<Option<Verifier>, String> {
+    let mut secrets = Vec::new();
+    for secret in &config.auth.secrets {
+        secrets.push(Secret::new(secret.0.as_bytes()).map_err(|error| format!("auth.secrets: {error}"))?);
+    }
+    if let Some(path) = &config.auth.secret_file {
+        secrets.extend(secrets_of(path).map_err(|error| format!("auth.secret_file: {error}"))?);
+    }
+    match (secrets.is_empty(), config.insecure_no_tokens) {
+        (false, false) => Ok(Some(Verifier::new(secrets))),
+        (false, true) => {
+            Err("insecure_no_tokens: there are secrets in auth, too: remove one or the other".to_owned())
+        }
+        (true, false) if !config.listen.ip().is_loopback() => Err(format!(
+            "auth: {} can be reached by others, and without tokens all of them can join any room. Put a secret into a \
+             file (openssl rand -base64 48 > secret), name it in auth.secret_file, and let your application sign join \
+             tokens with it (tureen token makes one by hand), or listen on 127.0.0.1, or let everybody in with \
+             insecure_no_tokens",
+            config.listen
+        )),
+        (true, _) => Ok(None),
+    }
+}
+
+/// The secrets of a file; at least one.
+pub(crate) fn secrets_of(path: &Path) -> Result<Vec<Secret>, String> {
+    let failed = |why: &dyn std::fmt::Display| format!("cannot use {}: {why}", path.display());
+    let text = std::fs::read_to_string(path).map_err(|error| failed(&error))?;
+    let secrets = Secret::all(&text).map_err(|error| failed(&error))?;
+    if secrets.is_empty() { Err(failed(&"it holds no secret")) } else { Ok(secrets) }
 }
 
 fn tls(config: &Config) -> Result<Option<Arc<ServerConfig>>, String> {
@@ -258,6 +296,7 @@ fn zeros(config: &Config) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Hidden;
 
     fn valid() -> Config {
         Config { worker_bin: std::env::current_exe().ok(), ..Config::default() }
@@ -275,10 +314,33 @@ mod tests {
     fn plain_http_for_others_wants_a_word() {
         let mut config = Config { listen: "0.0.0.0:4443".parse().expect("address"), ..valid() };
         config.media_addresses = vec!["127.0.0.1".to_owned()];
+        config.insecure_no_tokens = true;
         let errors = Checked::new(config.clone()).err().expect("refused");
         assert!(errors.len() == 1 && errors[0].contains("insecure_listen_anywhere"));
         config.insecure_listen_anywhere = true;
         assert!(Checked::new(config).is_ok());
+    }
+
+    #[test]
+    fn where_others_can_come_in_they_need_tokens() {
+        let mut config = Config { listen: "0.0.0.0:4443".parse().expect("address"), ..valid() };
+        config.media_addresses = vec!["127.0.0.1".to_owned()];
+        config.insecure_listen_anywhere = true;
+        let refused = |config: &Config| Checked::new(config.clone()).err().expect("refused").join("\n");
+        assert!(refused(&config).contains("auth.secret_file"));
+        config.auth.secrets = vec![Hidden("short".to_owned())];
+        assert!(refused(&config).contains("auth.secrets"));
+        config.auth.secrets = vec![Hidden("s".repeat(32))];
+        let checked = Checked::new(config.clone()).map_err(|errors| errors.join("\n")).expect("valid");
+        assert!(checked.tokens.is_some());
+        config.insecure_no_tokens = true;
+        assert!(refused(&config).contains("insecure_no_tokens"));
+        config.auth.secrets.clear();
+        assert!(Checked::new(config.clone()).is_ok_and(|checked| checked.tokens.is_none()));
+        config.insecure_no_tokens = false;
+        config.auth.secret_file = Some("/nonexistent/secret".into());
+        assert!(refused(&config).contains("auth.secret_file"));
+        assert_eq!(format!("{:?}", Hidden("s".to_owned())), "…");
     }
 
     #[test]

@@ -95,7 +95,7 @@ fn place(path: &[String], figment: &Figment) -> String {
         Some(metadata) if metadata.name.contains("nvironment") => {
             format!("{name} (TUREEN_{} in the environment)", path.join("__").to_uppercase())
         }
-        _ => format!("{name} (--{})", name.replace('_', "-")),
+        _ => format!("{name} (--{})", name.replace(['_', '.'], "-")),
     }
 }
 

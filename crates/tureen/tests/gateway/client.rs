@@ -62,8 +62,11 @@ pub(crate) async fn status_for_page(server: &Server, path: &str, origin: &str) -
 
 impl Client {
     pub(crate) async fn connect(server: &Server, room: &str, peer: &str) -> Result<Self> {
-        let url =
-            format!("ws://{}/?roomId={room}&peerId={peer}&consumerReplicas=undefined", server.authority);
+        Self::open(server, &format!("/?roomId={room}&peerId={peer}&consumerReplicas=undefined")).await
+    }
+
+    pub(crate) async fn open(server: &Server, path: &str) -> Result<Self> {
+        let url = format!("ws://{}{path}", server.authority);
         let mut request = url.into_client_request()?;
         request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static("protoo"));
         let (socket, response) = connect_async(request).await?;
