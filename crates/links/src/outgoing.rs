@@ -10,7 +10,7 @@ use futures_util::{Stream, StreamExt};
 use host::{FarEnd, Loss, Session, ToClient};
 use http::uri::PathAndQuery;
 use room::RoomId;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tonic::Streaming;
 use tracing::{debug, warn};
 
@@ -38,12 +38,13 @@ pub(crate) async fn open(
     let room = open.room.clone();
     let broken = |status: tonic::Status| LinkError::Broken(status.to_string());
     let (far, up) = mpsc::channel(1);
+    let (over, is_over) = oneshot::channel();
     let opening = async {
         let channel = link.channel().await?;
         let mut grpc = channel.grpc();
         grpc.ready().await.map_err(|error| LinkError::Broken(error.to_string()))?;
         let path = PathAndQuery::from_static(path::SESSION);
-        let up = tonic::Request::new(ups(open, up));
+        let up = tonic::Request::new(ups(open, up, is_over));
         let answer = grpc.streaming(up, path, Json::<Up, Down>::new()).await.map_err(broken)?;
         let mut down = answer.into_inner();
         match down.message().await.map_err(broken)? {
@@ -60,21 +61,29 @@ pub(crate) async fn open(
     let _ = far.try_send(end);
     let (out, messages) = mpsc::channel(DOWN);
     let node = link.node.clone();
-    let relay = Relay { room, node, out, believe, links, _place: place, _channel: channel };
+    let relay = Relay { room, node, out, believe, links, _place: place, over, _channel: channel };
     // Ends with the stream, which ends with the connection, or with the receiver.
     tokio::spawn(relay.run(down));
     Ok(OpenedSession { session, messages, term })
 }
 
-/// What goes up: the opening, and then, once the session is there, what its client says until it leaves.
-fn ups(open: OpenSession, far: mpsc::Receiver<FarEnd>) -> impl Stream<Item = Up> + Send + 'static {
-    let said = stream::unfold((far, None), |(mut far, end)| async move {
+/// What goes up: the opening, and then, once the session is there, what its client says until it leaves or [`Relay`] ends.
+fn ups(
+    open: OpenSession,
+    far: mpsc::Receiver<FarEnd>,
+    is_over: oneshot::Receiver<()>,
+) -> impl Stream<Item = Up> + Send + 'static {
+    let said = stream::unfold((far, None, is_over), |(mut far, end, mut is_over)| async move {
         let mut end: FarEnd = match end {
             Some(end) => end,
             None => far.recv().await?,
         };
-        let message = end.recv().await?;
-        Some((Up::Say(message), (far, Some(end))))
+        let message = tokio::select! {
+            biased;
+            _ = &mut is_over => return None,
+            message = end.recv() => message?,
+        };
+        Some((Up::Say(message), (far, Some(end), is_over)))
     });
     stream::once(std::future::ready(Up::Open(open))).chain(said)
 }
@@ -87,6 +96,8 @@ struct Relay {
     believe: Arc<dyn Believe>,
     links: Links,
     _place: Place,
+    /// Dropped, it ends what goes up: the gateway's end says that it is gone, and the room's node that the client left.
+    over: oneshot::Sender<()>,
     /// Kept: a connection that takes nothing new goes on for those that are on it.
     _channel: Channel,
 }
@@ -124,7 +135,7 @@ impl Relay {
         };
         metrics::counter!("tureen_link_sessions_lost_total", "why" => why).increment(1);
         // Dropped before: the room's node hears of the end even while the client does not read.
-        drop(down);
+        drop((down, self.over));
         let _ = self.out.send(ToClient::Lost(loss)).await;
     }
 
