@@ -69,7 +69,7 @@ struct State {
 enum Now {
     Resting(Option<Instant>),
     Dialling(Shared<BoxFuture<'static, Result<Channel, LinkError>>>),
-    Up(Channel),
+    Up(Box<Channel>),
 }
 
 /// A connection on which both ends know each other.
@@ -157,7 +157,7 @@ impl Link {
         let dialling = {
             let mut state = self.state();
             match &state.now {
-                Now::Up(channel) if !channel.is_closed() => return Ok(channel.clone()),
+                Now::Up(channel) if !channel.is_closed() => return Ok(Channel::clone(channel)),
                 Now::Resting(Some(until)) if Instant::now() < *until => return Err(LinkError::Resting),
                 Now::Dialling(dialling) if dialling.peek().is_none() => dialling.clone(),
                 Now::Up(_) | Now::Resting(_) | Now::Dialling(_) => {
@@ -203,7 +203,7 @@ impl Link {
             Ok(channel) => {
                 info!(%node, address = %self.node.link, "linked");
                 metrics::counter!("tureen_link_dials_total", "result" => "linked").increment(1);
-                *state = State { failures: 0, complaint: None, now: Now::Up(channel.clone()) };
+                *state = State { failures: 0, complaint: None, now: Now::Up(Box::new(channel.clone())) };
             }
             Err(error) => {
                 metrics::counter!("tureen_link_dials_total", "result" => error.why()).increment(1);
