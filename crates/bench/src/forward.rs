@@ -9,6 +9,7 @@
 pub mod capacity;
 pub mod client;
 pub mod fan_out;
+pub mod floor;
 pub mod listeners;
 pub mod memory;
 pub mod publishers;

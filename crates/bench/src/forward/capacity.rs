@@ -209,16 +209,16 @@ impl Run {
         self.publishers.set_speed(rate / nominal);
         let received_before = self.received();
         let listening = Listening::start(std::mem::take(&mut self.listeners), self.stage.other_core)?;
-        let mut sizes = Vec::new();
+        let mut departures = Vec::new();
         let cpu = self.stage.worker_time()?;
         let begin = Instant::now();
-        self.publishers.send_for(time, &mut sizes)?;
+        self.publishers.send_for(time, &mut departures)?;
         let elapsed = begin.elapsed().as_secs_f64();
         let cpu = self.stage.worker_time()?.saturating_sub(cpu);
         self.listeners = listening.finish()?;
-        let expected = (sizes.len() * self.listeners.len()) as u64;
+        let expected = (departures.len() * self.listeners.len()) as u64;
         Ok(Step {
-            packets_per_second: (sizes.len() * self.receivers) as f64 / elapsed,
+            packets_per_second: (departures.len() * self.receivers) as f64 / elapsed,
             core_share: cpu.as_secs_f64() / elapsed,
             missing: expected.saturating_sub(self.received() - received_before),
         })

@@ -2,7 +2,8 @@
 //!
 //! One or more publishers send a stream each to N receivers, each of which has a transport of its own and a consumer
 //! per stream. Windows of forwarding and of bare sending take turns; the bare sender sends datagrams of the sizes that
-//! were just forwarded, each to every receiver, one `sendto` a datagram. Receivers do not read: their buffers are full,
+//! were just forwarded, each to every receiver, one `sendto` a datagram. A third window sends them bare at the worker's times
+//! ([`super::floor`]). Receivers do not read: their buffers are full,
 //! and the kernel drops what is sent to them after doing all of its work, cutting a run of segments included. A few are
 //! read and checked; with [`Hearing::All`] every one is.
 //!
@@ -19,6 +20,7 @@ use anyhow::{Result, ensure};
 use rtc::srtp::Profile;
 use serde::Serialize;
 
+use super::floor;
 use super::listeners::{Listener, Listening};
 use super::publishers::Publishers;
 use super::stage::Stage;
@@ -109,6 +111,10 @@ pub struct Report {
     pub sendto_ns: f64,
     /// The first in units of the second.
     pub units: f64,
+    /// What the kernel alone costs a datagram at these times, in these runs.
+    pub floor_ns: f64,
+    /// That in the same units.
+    pub floor_units: f64,
     /// Numbers that checked receivers missed.
     pub missing: u64,
     /// Packets whose payload was not what was sent.
@@ -211,15 +217,18 @@ fn measure(options: &Options) -> Result<Report> {
     let overhead = overhead(options.transport_cc, options.profile);
     let mut worker_cpu = Duration::ZERO;
     let mut bare = SendtoCost::default();
+    let mut floor = SendtoCost::default();
     let mut packets = 0;
     for _ in 0..options.windows {
-        let mut sizes = Vec::new();
+        let mut departures = Vec::new();
         let before = stage.worker_time()?;
-        publishers.send_for(WINDOW, &mut sizes)?;
+        publishers.send_for(WINDOW, &mut departures)?;
         worker_cpu += stage.worker_time()?.saturating_sub(before);
-        packets += sizes.len();
-        sizes.iter_mut().for_each(|size| *size += overhead);
+        packets += departures.len();
+        departures.iter_mut().for_each(|departure| departure.size += overhead);
+        let sizes: Vec<_> = departures.iter().map(|departure| departure.size).collect();
         bare.add(stage.bare_window(&addresses, &sizes)?);
+        floor.add(stage.on_worker_core(|| floor::window(&addresses, &departures))?);
     }
     let listeners = listening.finish()?;
     drop(deaf);
@@ -239,6 +248,8 @@ fn measure(options: &Options) -> Result<Report> {
         worker_ns,
         sendto_ns: bare.ns_per_datagram(),
         units: worker_ns / bare.ns_per_datagram(),
+        floor_ns: floor.ns_per_datagram(),
+        floor_units: floor.ns_per_datagram() / bare.ns_per_datagram(),
         missing: 0,
         damaged: 0,
         checked: 0,

@@ -23,6 +23,17 @@ struct Publisher {
     start: Instant,
 }
 
+/// A packet that was sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Departure {
+    /// When, from the beginning on.
+    pub at: Duration,
+    /// Whose it was.
+    pub stream: usize,
+    /// Bytes: here of its payload.
+    pub size: usize,
+}
+
 /// All streams.
 #[derive(Debug)]
 pub struct Publishers {
@@ -58,12 +69,12 @@ impl Publishers {
         self.all.iter().map(|publisher| (publisher.source.ssrc(), publisher.source.packets()))
     }
 
-    /// Sends for `duration` from now on what the streams have for such a time; appends the length of each
-    /// payload to `sizes`. Packets carry the time of sending by the clock of [`arrival`].
+    /// Sends for `duration` from now on what the streams have for such a time; appends each packet to
+    /// `departures`. Packets carry the time of sending by the clock of [`arrival`].
     ///
     /// # Errors
     /// Where a socket fails.
-    pub fn send_for(&mut self, duration: Duration, sizes: &mut Vec<usize>) -> Result<()> {
+    pub fn send_for(&mut self, duration: Duration, departures: &mut Vec<Departure>) -> Result<()> {
         let begin = Instant::now();
         let end = begin + duration;
         for publisher in &mut self.all {
@@ -74,9 +85,8 @@ impl Publishers {
         }
         loop {
             let due_at = |publisher: &Publisher| publisher.start + publisher.source.due().div_f64(self.speed);
-            let Some(publisher) = self.all.iter_mut().min_by_key(|publisher| due_at(publisher)) else {
-                break;
-            };
+            let next = self.all.iter_mut().enumerate().min_by_key(|(_, publisher)| due_at(publisher));
+            let Some((stream, publisher)) = next else { break };
             let due = due_at(publisher);
             if due >= end {
                 break;
@@ -87,7 +97,7 @@ impl Publishers {
                 publisher.source.request_key_frame();
             }
             for mut packet in publisher.source.frame() {
-                sizes.push(packet.payload.len());
+                departures.push(Departure { at: begin.elapsed(), stream, size: packet.payload.len() });
                 packet.stamp(arrival::now_ns());
                 publisher.client.send_rtp(&packet)?;
             }

@@ -4,10 +4,9 @@ use std::fs;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rtc::srtp::Profile;
 
 use super::client::Client;
@@ -121,13 +120,18 @@ impl Stage {
     /// # Errors
     /// Where the kernel refuses.
     pub fn bare_window(&self, addresses: &[SocketAddr], sizes: &[usize]) -> Result<SendtoCost> {
+        self.on_worker_core(|| Sendto::new(MAX_DATAGRAM)?.window(addresses, sizes))
+    }
+
+    /// Does something on the worker's core, on a thread of its own.
+    ///
+    /// # Errors
+    /// Its own.
+    pub fn on_worker_core<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let core = self.measured_core;
-        thread::scope(|scope| {
-            let window = scope.spawn(|| {
-                cpu::pin_current_thread(core)?;
-                Sendto::new(MAX_DATAGRAM)?.window(addresses, sizes)
-            });
-            window.join().map_err(|_| anyhow!("the bare sender panicked"))?
+        super::on_a_thread(|| {
+            cpu::pin_current_thread(core)?;
+            work()
         })
     }
 }
