@@ -15,7 +15,7 @@ use crate::params::CodecKind;
 use crate::table::{ConsumerIdx, ProducerIdx, TransportIdx};
 use crate::transport::TransportKind;
 use crate::transport::bwe::PROBATION_SSRC;
-use crate::transport::close::RTCP_INTERVAL;
+use crate::transport::close::{RTCP_INTERVAL, RTCP_STEP};
 use crate::worker::Worker;
 
 /// A compound packet is sent when it has grown to this size; with SRTCP and UDP it must fit an MTU.
@@ -214,7 +214,8 @@ impl Worker {
         if !transport.connected {
             return;
         }
-        self.timers.set(transport.rtcp_timer, Some(now + RTCP_INTERVAL));
+        let due = self.clock.next_step(now + RTCP_INTERVAL, RTCP_STEP);
+        self.timers.set(transport.rtcp_timer, Some(due));
         self.check_bwe(index, now);
         let mut place = 0;
         while let Some(consumer) = self.transports.get(index).and_then(|t| t.consumers.get(place).copied()) {

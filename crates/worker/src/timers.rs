@@ -5,7 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use slab::Slab;
 
@@ -90,14 +90,16 @@ impl<T: Copy> Timers<T> {
         None
     }
 
-    /// Takes one timer that is due; it is then no longer set.
-    pub fn poll(&mut self, now: Instant) -> Option<T> {
+    /// Takes one timer that is due; it is then no longer set. `lead` says how long before its deadline a target may come, where
+    /// the loop is awake anyway: it then needs no wake-up of its own.
+    pub fn poll(&mut self, now: Instant, lead: impl Fn(T) -> Duration) -> Option<T> {
         while let Some(&Reverse((deadline, version, key))) = self.heap.peek() {
             if !is_current(&self.timers, version, key) {
                 self.heap.pop();
                 continue;
             }
-            if deadline > now {
+            let target = self.timers[key as usize].target;
+            if deadline > now && deadline > now + lead(target) {
                 return None;
             }
             self.heap.pop();
@@ -121,9 +123,11 @@ fn is_current<T>(timers: &Slab<Timer<T>>, version: u64, key: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    fn punctual<T>(_: T) -> Duration {
+        Duration::ZERO
+    }
 
     #[test]
     fn the_last_setting_counts() {
@@ -135,11 +139,28 @@ mod tests {
         timers.set(b, Some(at(20)));
         timers.set(a, Some(at(30)));
         assert_eq!(timers.next_deadline(), Some(at(20)));
-        assert_eq!(timers.poll(at(15)), None);
-        assert_eq!(timers.poll(at(25)), Some('b'));
+        assert_eq!(timers.poll(at(15), punctual), None);
+        assert_eq!(timers.poll(at(25), punctual), Some('b'));
         timers.set(a, None);
-        assert_eq!(timers.poll(at(100)), None);
+        assert_eq!(timers.poll(at(100), punctual), None);
         assert_eq!(timers.next_deadline(), None);
+    }
+
+    #[test]
+    fn who_may_come_early_comes_with_others() {
+        let mut timers = Timers::default();
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let (a, b) = (timers.create('a'), timers.create('b'));
+        timers.set(a, Some(at(10)));
+        timers.set(b, Some(at(20)));
+        let lead = |target: char| Duration::from_millis(if target == 'b' { 10 } else { 0 });
+        assert_eq!(timers.poll(at(9), lead), None);
+        assert_eq!(timers.poll(at(10), lead), Some('a'));
+        assert_eq!(timers.poll(at(10), lead), Some('b'));
+        timers.set(b, Some(at(40)));
+        assert_eq!(timers.poll(at(29), lead), None);
+        assert_eq!(timers.next_deadline(), Some(at(40)));
     }
 
     #[test]
@@ -150,7 +171,7 @@ mod tests {
         timers.set(old, Some(start));
         timers.remove(old);
         let _new = timers.create('n');
-        assert_eq!(timers.poll(start + Duration::from_secs(1)), None);
+        assert_eq!(timers.poll(start + Duration::from_secs(1), punctual), None);
     }
 
     #[test]
@@ -162,6 +183,6 @@ mod tests {
             timers.set(key, Some(start + Duration::from_millis(ms)));
         }
         assert!(timers.heap.len() <= REBUILD_FROM + 1);
-        assert_eq!(timers.poll(start + Duration::from_secs(200)), Some(()));
+        assert_eq!(timers.poll(start + Duration::from_secs(200), punctual), Some(()));
     }
 }

@@ -32,6 +32,7 @@ use crate::table::{
     TransportIdx, WebRtcServerIdx,
 };
 use crate::timers::{TimerKey, Timers};
+use crate::transport::close::RTCP_STEP;
 use crate::transport::web_rtc::PathOwner;
 use crate::transport::web_rtc::create::wire_fingerprint;
 use crate::transport::{Path, Transport};
@@ -81,6 +82,16 @@ pub enum Timer {
     Connections,
     /// Held packets have been waited with for long enough.
     Held,
+}
+
+impl Timer {
+    /// How long before its time it may come, in a turn that something else brought about.
+    fn lead(self) -> Duration {
+        match self {
+            Self::Rtcp(_) => RTCP_STEP,
+            _ => Duration::ZERO,
+        }
+    }
 }
 
 /// What is done once the response to the current request is on its way.
@@ -493,7 +504,7 @@ impl Worker {
 
     /// Everything that is due by now.
     pub fn fire_timers(&mut self, now: Instant) {
-        while let Some(timer) = self.timers.poll(now) {
+        while let Some(timer) = self.timers.poll(now, Timer::lead) {
             match timer {
                 Timer::Rtcp(index) => self.send_reports(index, now),
                 Timer::Feedback(index) => self.send_transport_feedback(index, now),

@@ -10,6 +10,11 @@ use crate::worker::{Handler, Timer, Worker};
 /// How often a Transport looks whether reports are due: half of video's interval.
 pub const RTCP_INTERVAL: Duration = Duration::from_millis(500);
 
+/// Reports of all Transports are due at multiples of this, and leave up to as much earlier with what goes out anyway:
+/// hundreds of Transports must not wake the worker hundreds of times a second, each for a packet or none. Longer than
+/// from one frame of video to the next.
+pub const RTCP_STEP: Duration = Duration::from_millis(40);
+
 impl Worker {
     /// Adds a Transport to its Router.
     pub fn insert_transport(
@@ -84,7 +89,8 @@ impl Worker {
     pub fn transport_connected(&mut self, index: TransportIdx, now: Instant) {
         let Some(transport) = self.transports.get_mut(index) else { return };
         transport.connected = true;
-        self.timers.set_no_later_than(transport.rtcp_timer, now + RTCP_INTERVAL);
+        let due = self.clock.next_step(now + RTCP_INTERVAL, RTCP_STEP);
+        self.timers.set_no_later_than(transport.rtcp_timer, due);
         for consumer in transport.consumers.clone() {
             self.consumer_transport_connected(consumer, now);
         }
