@@ -97,7 +97,7 @@ impl SendStream {
     #[must_use]
     pub fn new(params: StreamParams, first_rtx_seq: u16, now: Instant) -> Self {
         Self {
-            sent: params.use_nack.then(|| SentMap::new(SHORTEST_WINDOW, now)),
+            sent: params.use_nack.then(|| SentMap::new(SHORTEST_WINDOW, params.rtx.is_none(), now)),
             next_rtx_seq: u64::from(first_rtx_seq),
             repeat_credit: INITIAL_REPEAT_CREDIT,
             repeats_refused: 0,

@@ -1,5 +1,5 @@
 //! What a consumer remembers of the packets it sent: where each came from and how its header was written,
-//! 15 bytes a packet and no payload.
+//! 10 bytes a packet and no payload; 15 where repeats go out under their own numbers, without a repair stream.
 //!
 //! A repeat is made anew from the producer's stored packet and this record. Everything that may differ from
 //! packet to packet is in it, so that a repeat under its own sequence number (no RTX) is byte for byte what
@@ -59,6 +59,8 @@ pub struct SentMap {
     blocks: VecDeque<Box<Block>>,
     /// The first number of the first block.
     first: u64,
+    /// Whether a repeat carries the stamps of the packet: else they are not kept.
+    keeps_stamps: bool,
     rewrites: ArrayVec<Rewrite, MAX_REWRITES>,
     /// Identity of the last of `rewrites`; those before have the preceding ones.
     newest_rewrite: u16,
@@ -78,18 +80,29 @@ struct Rewrite {
 #[repr(Rust, packed)]
 struct Entry {
     origin_delta: i16,
-    transport_seq: u16,
     /// When it was sent last, in ticks since the start of the map, wrapping after 262 s.
     sent_at: u16,
     codec: [u8; 3],
-    abs_send_time: [u8; 3],
     /// Wide enough that no number comes again while a packet with it is in the ring: each rewrite is made for a packet.
     rewrite: u16,
     /// Whether the slot is taken, the marker, the padding, and how often it was repeated.
     state: u8,
 }
 
-type Block = [Entry; BLOCK as usize];
+/// What the header extensions of one packet said: a repair stream's packets get stamps of their own.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(Rust, packed)]
+struct Stamps {
+    transport_seq: u16,
+    abs_send_time: [u8; 3],
+}
+
+#[derive(Clone, Debug, Default)]
+struct Block {
+    entries: [Entry; BLOCK as usize],
+    /// There from the first stamps on that are kept.
+    stamps: Option<Box<[Stamps; BLOCK as usize]>>,
+}
 
 const PRESENT: u8 = 0x80;
 const MARKER: u8 = 0x40;
@@ -115,12 +128,25 @@ pub enum Lookup {
     Refused,
 }
 
+impl Block {
+    /// Forgets the packets, and keeps the memory. Stamps without an entry mean nothing.
+    const fn clear(&mut self) {
+        self.entries = [Entry::EMPTY; BLOCK as usize];
+    }
+}
+
+impl Entry {
+    const EMPTY: Self = Self { origin_delta: 0, sent_at: 0, codec: [0; 3], rewrite: 0, state: 0 };
+}
+
 impl SentMap {
-    /// `window`: how long a packet may be repeated.
+    /// `window`: how long a packet may be repeated. `keeps_stamps`: whether it then goes out under its own number, with
+    /// the very header that it had; a packet of a repair stream has a header of its own.
     #[must_use]
-    pub const fn new(window: Duration, now: Instant) -> Self {
+    pub const fn new(window: Duration, keeps_stamps: bool, now: Instant) -> Self {
         Self {
             window,
+            keeps_stamps,
             start: now,
             newest: None,
             blocks: VecDeque::new(),
@@ -145,20 +171,24 @@ impl SentMap {
             return false;
         }
         let (rewrite, origin_delta) = self.rewrite_of(packet);
-        let [_, high, middle, low] = packet.abs_send_time.to_be_bytes();
         let entry = Entry {
             origin_delta,
-            transport_seq: packet.transport_seq,
             sent_at: self.tick(now),
             codec: packet.codec,
-            abs_send_time: [high, middle, low],
             rewrite,
             state: PRESENT
                 | if packet.marker { MARKER } else { 0 }
                 | packet.padding.min(MAX_PADDING) << PADDING_SHIFT,
         };
-        self.entry_mut(packet.seq).is_some_and(|slot| {
-            *slot = entry;
+        let stamps = self.keeps_stamps.then(|| {
+            let [_, high, middle, low] = packet.abs_send_time.to_be_bytes();
+            Stamps { transport_seq: packet.transport_seq, abs_send_time: [high, middle, low] }
+        });
+        self.place_mut(packet.seq).is_some_and(|(block, at)| {
+            block.entries[at] = entry;
+            if let Some(stamps) = stamps {
+                block.stamps.get_or_insert_default()[at] = stamps;
+            }
             true
         })
     }
@@ -167,7 +197,7 @@ impl SentMap {
     pub fn show_next(&self, show: impl FnOnce(&[u8])) {
         // Behind the last block comes the first, as a rule.
         let next = self.newest.and_then(|newest| {
-            self.entry(newest.wrapping_add(1)).or_else(|| self.blocks.front().map(|block| &block[0]))
+            self.entry(newest.wrapping_add(1)).or_else(|| self.blocks.front().map(|block| &block.entries[0]))
         });
         if let Some(entry) = next {
             show(std::slice::from_ref(&entry.state));
@@ -181,7 +211,9 @@ impl SentMap {
         let behind = u64::from((newest as u16).wrapping_sub(seq));
         let Some(seq) = newest.checked_sub(behind) else { return Lookup::Unknown };
         let tick = self.tick(now);
-        let Some(&entry) = self.entry(seq) else { return Lookup::Unknown };
+        let Some((block, at)) = self.place(seq) else { return Lookup::Unknown };
+        let entry = block.entries[at];
+        let stamps = block.stamps.as_ref().map_or_else(Stamps::default, |stamps| stamps[at]);
         let repeats = entry.state & REPEATS;
         let age = TICK * u32::from(tick.wrapping_sub(entry.sent_at));
         if entry.state & PRESENT == 0 || age > self.window {
@@ -197,21 +229,21 @@ impl SentMap {
         }
         let from_newest = usize::from(self.newest_rewrite.wrapping_sub(entry.rewrite));
         let Some(rewrite) = self.rewrites.iter().rev().nth(from_newest) else { return Lookup::Unknown };
-        let [high, middle, low] = entry.abs_send_time;
+        let [high, middle, low] = stamps.abs_send_time;
         let packet = SentPacket {
             seq,
             origin: rewrite.origin,
             origin_seq: rewrite.origin_base.wrapping_add_signed(i64::from(entry.origin_delta)),
             timestamp_offset: rewrite.timestamp_offset,
             codec: entry.codec,
-            transport_seq: entry.transport_seq,
+            transport_seq: stamps.transport_seq,
             abs_send_time: u32::from_be_bytes([0, high, middle, low]),
             marker: entry.state & MARKER != 0,
             padding: entry.state >> PADDING_SHIFT & MAX_PADDING,
         };
-        if let Some(entry) = self.entry_mut(seq) {
-            entry.state += 1;
-            entry.sent_at = tick;
+        if let Some((block, at)) = self.place_mut(seq) {
+            block.entries[at].state += 1;
+            block.entries[at].sent_at = tick;
         }
         Lookup::Repeat { packet, first: repeats == 0 }
     }
@@ -226,17 +258,25 @@ impl SentMap {
     /// Bytes of memory held beyond the struct itself.
     #[must_use]
     pub fn allocated_bytes(&self) -> usize {
-        self.blocks.len() * size_of::<Block>() + self.blocks.capacity() * size_of::<Box<Block>>()
+        let stamps = self.blocks.iter().filter(|block| block.stamps.is_some()).count();
+        self.blocks.len() * size_of::<Block>()
+            + stamps * size_of::<[Stamps; BLOCK as usize]>()
+            + self.blocks.capacity() * size_of::<Box<Block>>()
     }
 
     fn entry(&self, seq: u64) -> Option<&Entry> {
-        let at = seq.checked_sub(self.first)?;
-        Some(&self.blocks.get((at / BLOCK) as usize)?[(at % BLOCK) as usize])
+        self.place(seq).map(|(block, at)| &block.entries[at])
     }
 
-    fn entry_mut(&mut self, seq: u64) -> Option<&mut Entry> {
+    /// The block of a number, and its place in there, which is below the block's length.
+    fn place(&self, seq: u64) -> Option<(&Block, usize)> {
         let at = seq.checked_sub(self.first)?;
-        Some(&mut self.blocks.get_mut((at / BLOCK) as usize)?[(at % BLOCK) as usize])
+        Some((self.blocks.get((at / BLOCK) as usize)?, (at % BLOCK) as usize))
+    }
+
+    fn place_mut(&mut self, seq: u64) -> Option<(&mut Block, usize)> {
+        let at = seq.checked_sub(self.first)?;
+        Some((self.blocks.get_mut((at / BLOCK) as usize)?, (at % BLOCK) as usize))
     }
 
     fn tick(&self, now: Instant) -> u16 {
@@ -253,7 +293,7 @@ impl SentMap {
         let is_jump = distance >= (self.blocks.len() + MAX_BLOCKS) as u64;
         if self.newest.is_none() || is_jump {
             self.blocks.truncate(1);
-            self.blocks.iter_mut().for_each(|block| **block = Block::default());
+            self.blocks.iter_mut().for_each(|block| block.clear());
             self.first = block;
         }
         self.newest = Some(seq);
@@ -262,7 +302,7 @@ impl SentMap {
             let is_free = is_full || self.blocks.front().is_some_and(|first| self.is_forgotten(first, now));
             match if is_free { self.blocks.pop_front() } else { None } {
                 Some(mut reused) => {
-                    *reused = Block::default();
+                    reused.clear();
                     self.blocks.push_back(reused);
                     self.first += BLOCK;
                 }
@@ -275,7 +315,7 @@ impl SentMap {
     fn is_forgotten(&self, block: &Block, now: Instant) -> bool {
         let tick = self.tick(now);
         let age = |entry: &Entry| TICK * u32::from(tick.wrapping_sub(entry.sent_at));
-        block.iter().all(|entry| entry.state & PRESENT == 0 || age(entry) > self.window)
+        block.entries.iter().all(|entry| entry.state & PRESENT == 0 || age(entry) > self.window)
     }
 
     /// The identity of the rewrite that the packet shares, made if there is none, and its origin within it.

@@ -24,13 +24,14 @@ fn packet(seq: u64, origin_seq: u64) -> SentPacket {
 
 #[test]
 fn entry_is_small() {
-    assert_eq!(size_of::<Entry>(), 15);
+    assert_eq!(size_of::<Entry>(), 10);
+    assert_eq!(size_of::<Stamps>(), 5);
 }
 
 #[test]
 fn request_returns_what_was_sent() {
     let now = Instant::now();
-    let mut map = SentMap::new(WINDOW, now);
+    let mut map = SentMap::new(WINDOW, true, now);
     for seq in 0..40 {
         assert!(map.insert(&packet(65_520 + seq, 90_000 + seq * 2), now));
     }
@@ -42,9 +43,23 @@ fn request_returns_what_was_sent() {
 }
 
 #[test]
+fn without_stamps_everything_else_is_returned() {
+    let now = Instant::now();
+    let mut map = SentMap::new(WINDOW, false, now);
+    for seq in 0..40 {
+        assert!(map.insert(&packet(1_000 + seq, 90_000 + seq), now));
+    }
+    for seq in 1_000..1_040 {
+        let packet = SentPacket { transport_seq: 0, abs_send_time: 0, ..packet(seq, 89_000 + seq) };
+        assert_eq!(map.request(seq as u16, RTT, RTT, now), Lookup::Repeat { packet, first: true });
+    }
+    assert!(map.allocated_bytes() < 40 * 15);
+}
+
+#[test]
 fn not_twice_within_a_round_trip_and_ten_times_in_all() {
     let start = Instant::now();
-    let mut map = SentMap::new(WINDOW, start);
+    let mut map = SentMap::new(WINDOW, true, start);
     map.insert(&packet(70_000, 70_000), start);
     let mut repeats = 0;
     for step in 0..1_000 {
@@ -59,7 +74,7 @@ fn not_twice_within_a_round_trip_and_ten_times_in_all() {
 #[test]
 fn second_repeat_may_come_sooner_than_those_after_it() {
     let start = Instant::now();
-    let mut map = SentMap::new(WINDOW, start);
+    let mut map = SentMap::new(WINDOW, true, start);
     map.insert(&packet(70_000, 70_000), start);
     let mut repeats = Vec::new();
     for step in 0..600 {
@@ -74,7 +89,7 @@ fn second_repeat_may_come_sooner_than_those_after_it() {
 #[test]
 fn packets_older_than_the_window_are_unknown() {
     let start = Instant::now();
-    let mut map = SentMap::new(WINDOW, start);
+    let mut map = SentMap::new(WINDOW, true, start);
     map.insert(&packet(70_000, 70_000), start);
     map.insert(&packet(70_001, 70_001), start + ms(1_900));
     assert_eq!(map.request(70_000_u64 as u16, RTT, RTT, start + ms(2_100)), Lookup::Unknown);
@@ -84,7 +99,7 @@ fn packets_older_than_the_window_are_unknown() {
 #[test]
 fn packet_sent_before_is_refused_and_a_filled_gap_is_not() {
     let now = Instant::now();
-    let mut map = SentMap::new(WINDOW, now);
+    let mut map = SentMap::new(WINDOW, true, now);
     assert!(map.insert(&packet(70_000, 70_000), now));
     assert!(map.insert(&packet(70_002, 70_002), now));
     assert!(map.insert(&packet(70_001, 70_001), now));
@@ -95,7 +110,7 @@ fn packet_sent_before_is_refused_and_a_filled_gap_is_not() {
 #[test]
 fn layer_switches_keep_each_packets_own_rewrite() {
     let now = Instant::now();
-    let mut map = SentMap::new(WINDOW, now);
+    let mut map = SentMap::new(WINDOW, true, now);
     let mut sent = Vec::new();
     for seq in 0..60_u64 {
         let mut packet = packet(70_000 + seq, 0);
@@ -112,20 +127,22 @@ fn layer_switches_keep_each_packets_own_rewrite() {
 }
 
 #[test]
-fn a_second_of_video_takes_three_kilobytes_and_a_half() {
-    let start = Instant::now();
-    let mut map = SentMap::new(ms(1_000), start);
-    let mut settled = 0;
-    for seq in 0..10_000_u64 {
-        // 180 packets a second: 30 frames of 6 packets.
-        let now = start + ms(seq * 1_000 / 180);
-        map.insert(&packet(70_000 + seq, 70_000 + seq), now);
-        if seq == 1_000 {
-            settled = map.allocated_bytes();
+fn a_second_of_video_takes_little_and_less_with_a_repair_stream() {
+    for (keeps_stamps, most) in [(true, 3_500), (false, 2_400)] {
+        let start = Instant::now();
+        let mut map = SentMap::new(ms(1_000), keeps_stamps, start);
+        let mut settled = 0;
+        for seq in 0..10_000_u64 {
+            // 180 packets a second: 30 frames of 6 packets.
+            let now = start + ms(seq * 1_000 / 180);
+            map.insert(&packet(70_000 + seq, 70_000 + seq), now);
+            if seq == 1_000 {
+                settled = map.allocated_bytes();
+            }
         }
+        assert!(settled <= most, "{settled}");
+        assert_eq!(map.allocated_bytes(), settled, "no allocation once it has its size");
     }
-    assert!(settled <= 3_500, "{settled}");
-    assert_eq!(map.allocated_bytes(), settled, "no allocation once it has its size");
 }
 
 #[test]
@@ -133,7 +150,7 @@ fn wide_jumps_and_random_order_never_return_a_wrong_packet() {
     for seed in 0..50 {
         let mut random = Random::new(seed);
         let start = Instant::now();
-        let mut map = SentMap::new(WINDOW, start);
+        let mut map = SentMap::new(WINDOW, true, start);
         let mut model = std::collections::HashMap::new();
         let mut seq = 65_536;
         for step in 0..5_000 {
@@ -157,7 +174,7 @@ fn wide_jumps_and_random_order_never_return_a_wrong_packet() {
 #[test]
 fn many_rewrites_later_an_old_packet_is_unknown_and_not_another() {
     let now = Instant::now();
-    let mut map = SentMap::new(WINDOW, now);
+    let mut map = SentMap::new(WINDOW, true, now);
     for seq in 0..=256_u64 {
         let mut packet = packet(70_000 + seq, 70_000 + seq);
         packet.timestamp_offset = seq as u32;
