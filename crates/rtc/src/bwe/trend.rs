@@ -195,8 +195,9 @@ fn slope(points: &[(f64, f64); WINDOW]) -> Option<f64> {
     let mean_x = points.iter().map(|point| point.0).sum::<f64>() / count;
     let mean_y = points.iter().map(|point| point.1).sum::<f64>() / count;
     let (numerator, denominator) = points.iter().fold((0.0, 0.0), |(n, d), (x, y)| {
+        // Not `mul_add`: on a processor that is only known to be an x86-64 each would be a call into libm.
         let x = x - mean_x;
-        (x.mul_add(y - mean_y, n), x.mul_add(x, d))
+        (n + x * (y - mean_y), d + x * x)
     });
     (denominator > 0.0).then(|| numerator / denominator)
 }
