@@ -20,6 +20,7 @@ mod sent;
 mod throughput;
 mod trend;
 
+use std::any::Any;
 use std::time::{Duration, Instant};
 
 use crate::rtcp::{PacketStatus, TransportFeedback};
@@ -123,6 +124,22 @@ impl BandwidthEstimator {
     #[must_use]
     pub const fn mode(&self) -> BweMode {
         self.mode
+    }
+
+    /// Shows what [`Self::sent`] will touch in here, so that it can be fetched ahead.
+    pub fn show_hot(&self, mut show: impl FnMut(&dyn Any)) {
+        show(&self.start);
+        show(&self.sent);
+        show(&self.next_seq);
+        show(&self.sent_at);
+        show(self.prober.hot());
+    }
+
+    /// Shows the memory that the next packet will be written into.
+    pub fn show_next(&self, show: impl FnOnce(&dyn Any)) {
+        if let Some(slot) = self.sent.slot(self.next_seq) {
+            show(slot);
+        }
     }
 
     /// A packet of `bytes` goes out under this transport-wide number. They must be consecutive.

@@ -17,7 +17,7 @@ mod sender;
 mod tests;
 
 pub use receiver::{DEFAULT_MAX_SSRCS, SrtpReceiver};
-pub use sender::SrtpSender;
+pub use sender::{EXPANDED_KEY_BYTES, SrtpSender};
 
 /// Largest number of bytes that protection adds to a packet, over all profiles, RTP and RTCP.
 pub const MAX_OVERHEAD: usize = 20;

@@ -2,6 +2,8 @@
 //!
 //! What is sent anyway counts too; padding fills up to the rate. Who pads, and with what, is the caller's.
 
+use std::any::Any;
+
 use super::sent::Sent;
 
 /// How long a cluster is: long enough that some jitter does not decide it, short enough that a link which fails it has
@@ -108,6 +110,11 @@ impl Prober {
             cluster.sent_packets += 1;
             cluster.sent_bytes += len as u64;
         }
+    }
+
+    /// What [`Self::is_sending`] looks at.
+    pub(super) fn hot(&self) -> &dyn Any {
+        &self.cluster
     }
 
     /// Whether a cluster is being sent.

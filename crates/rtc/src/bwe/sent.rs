@@ -11,7 +11,7 @@ const MISSING: u16 = 0x8000;
 
 /// A packet that was sent and not yet reported as received.
 #[derive(Clone, Copy, Debug, Default)]
-struct Slot {
+pub(super) struct Slot {
     /// Microseconds since the start of the estimator, wrapping after 71 minutes.
     sent_us: u32,
     seq: u16,
@@ -37,6 +37,11 @@ pub(super) struct Sent {
 }
 
 impl SentRing {
+    /// Where a packet with this number is written.
+    pub(super) fn slot(&self, seq: u16) -> Option<&Slot> {
+        self.slots.get(usize::from(seq) & self.slots.len().wrapping_sub(1))
+    }
+
     /// A packet goes out.
     pub(super) fn insert(&mut self, seq: u16, bytes: usize, now_us: u32) {
         let len = u16::try_from(bytes).unwrap_or(u16::MAX).clamp(1, MISSING - 1);

@@ -1,6 +1,8 @@
 //! The packet transforms: RFC 3711 section 4.1.1 and 4.2 (counter mode, HMAC-SHA1), RFC 7714 section 8 and 9
 //! (GCM). Keys are expanded once; no transform allocates.
 
+use std::any::Any;
+
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::cipher::{AES_128, EncryptingKey, EncryptionContext, UnboundCipherKey};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -74,6 +76,14 @@ impl PacketCipher {
                     tag_len: if short { 4 } else { 10 },
                 })))
             }
+        }
+    }
+
+    /// Shows where the expanded keys are: right `here`, or `behind` the pointer in what is shown.
+    pub(super) fn show_keys(&self, here: impl FnOnce(&dyn Any), behind: impl FnOnce(&dyn Any)) {
+        match self {
+            Self::Gcm { key, .. } => behind(key),
+            Self::Cm(keys) => here(keys.as_ref()),
         }
     }
 

@@ -1,8 +1,13 @@
 //! Protecting what we send: RFC 3711 section 3.3 and 3.4, RFC 7714 section 8 and 9.
 
+use std::any::Any;
+
 use super::cipher::{Associated, Kind, PacketCipher, PacketNonce};
 use super::key_derivation::KeyDerivation;
 use super::{Profile, SrtpError, read_u32, rtp_header_len};
+
+/// Bytes of expanded AES-GCM keys, as the library allocates them.
+pub const EXPANDED_KEY_BYTES: usize = 584;
 
 /// The E bit: the packet is encrypted.
 pub(super) const E_BIT: u32 = 1 << 31;
@@ -32,6 +37,12 @@ impl SrtpSender {
             rtcp: PacketCipher::new(profile, Kind::Rtcp, &derivation)?,
             next_rtcp_index: 0,
         })
+    }
+
+    /// Shows where the keys of RTP are, so that they can be fetched ahead: right `here`, or [`EXPANDED_KEY_BYTES`] `behind`
+    /// the pointer in what is shown.
+    pub fn show_keys(&self, here: impl FnOnce(&dyn Any), behind: impl FnOnce(&dyn Any)) {
+        self.rtp.show_keys(here, behind);
     }
 
     /// The profile in use.

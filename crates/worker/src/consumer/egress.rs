@@ -4,13 +4,14 @@
 use std::time::Instant;
 
 use arrayvec::ArrayVec;
-use net::prefetch::prefetch;
+use net::prefetch::{prefetch, prefetch_behind};
 use rtc::codec::layers::Layering;
 use rtc::codec::{PayloadInfo, vp8};
 use rtc::rtp::{
     EgressHeader, ExtensionKind, ForwardedElements, RtpHeader, SeqNo, Ssrc, abs_send_time_from_epoch, rtx,
     write_header,
 };
+use rtc::srtp::EXPANDED_KEY_BYTES;
 use rtc::stream::send::{OutgoingPacket, Repeat};
 use rtc::stream::sent::SentPacket;
 use worker_protocol::wire::{consumer as wire, notification};
@@ -334,13 +335,19 @@ fn fetch_ahead(
         prefetch(&transport.run);
         prefetch(&transport.kind);
         transport.srtp.iter().for_each(|srtp| prefetch(&srtp.send));
+        transport.bwe.iter().for_each(|bwe| bwe.estimator.show_hot(prefetch));
         prefetch(&transport.stats.send);
         prefetch(&transport.stats.rtp_send);
     }
-    if let Some(stream) =
-        entry.and_then(|index| consumers.get(index)).and_then(|consumer| consumer.streams.first())
-    {
+    let Some(consumer) = entry.and_then(|index| consumers.get(index)) else { return };
+    if let Some(stream) = consumer.streams.first() {
         stream.send.show_next(prefetch);
+    }
+    if let Some(transport) = transports.get(consumer.transport) {
+        if let Some(srtp) = &transport.srtp {
+            srtp.send.show_keys(prefetch, |key| prefetch_behind(key, EXPANDED_KEY_BYTES));
+        }
+        transport.bwe.iter().for_each(|bwe| bwe.estimator.show_next(prefetch));
     }
 }
 
