@@ -137,6 +137,11 @@ impl Host {
         Err(ConnectError::Busy)
     }
 
+    /// Whether this room is open here.
+    pub fn has_room(&self, room: &RoomId) -> bool {
+        lock(&self.0.rooms).get(room).is_some_and(|entry| !entry.inbox.is_closed())
+    }
+
     /// Sums over all rooms, for metrics.
     pub fn totals(&self) -> Totals {
         let mut totals = Totals { sessions: self.0.sessions.load(Ordering::Acquire), ..Totals::default() };

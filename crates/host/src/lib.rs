@@ -12,5 +12,5 @@ mod objects;
 mod session;
 
 pub use host::{ConnectError, Host, HostLimits, HostSettings, Totals};
-pub use media_side::MediaSettings;
+pub use media_side::{MediaSettings, PlainListen};
 pub use session::{FarEnd, FromClient, Loss, Session, SessionGone, ToClient};

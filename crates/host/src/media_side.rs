@@ -2,29 +2,34 @@
 //! events. Holds the handles; decides nothing.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use media::{
     AudioLevelObserver, AudioLevelObserverOptions, Consumer, ConsumerEvent, ConsumerLayers, ConsumerOptions,
-    DataConsumer, DataProducer, DataProducerOptions, DtlsState, EventReceiver, EventSender, MediaError,
-    MediaEvent, Producer, ProducerEvent, ProducerOptions, RefusalKind, Router, RouterOptions, TransportEvent,
-    WebRtcListen, WebRtcServer, WebRtcTransport, WebRtcTransportOptions, WorkerPool,
+    DataConsumer, DataProducer, DataProducerOptions, DtlsState, EventReceiver, EventSender, ListenInfo,
+    MediaError, MediaEvent, PlainRemote, PlainTransport, PlainTransportOptions, Producer, ProducerEvent,
+    ProducerOptions, RefusalKind, Router, RouterOptions, TransportEvent, WebRtcListen, WebRtcServer,
+    WebRtcTransport, WebRtcTransportOptions, WorkerPool,
 };
-use ortc::RtpCodecCapability;
+use ortc::{RtpCodecCapability, TransportProtocol};
 use room::{
-    ConsumerCreated, ConsumerId, DataConsumerCreated, DataConsumerId, DataProducerId, Event, Layers,
-    MediaDone, MediaFailure, MediaOp, OpId, ProducerId, StatsOf, TransportId, TransportInfo, Volume,
+    ConsumerCreated, ConsumerId, DataConsumerCreated, DataConsumerId, DataProducerId, DownlinkBandwidth,
+    Event, Layers, MediaDone, MediaFailure, MediaOp, OpId, PlainTransportInfo, ProducerCreated, ProducerId,
+    StatsOf, TransportId, TransportInfo, Volume,
 };
 use serde::Serialize;
 use tracing::warn;
 
-use crate::objects::Objects;
+use crate::objects::{Objects, TransportHandle};
 
 /// Events of one room that wait to be read.
 const EVENTS: usize = 1024;
 /// Who speaks is told this often at most: quick enough to follow a talk, rare enough for big rooms.
 const VOLUME_INTERVAL_MS: u16 = 800;
+/// So many of the loudest are told.
+const SPEAKERS: u16 = 8;
 /// Below this there is silence, in dBov.
 const VOLUME_THRESHOLD: i8 = -80;
 
@@ -42,6 +47,17 @@ pub struct MediaSettings {
     pub initial_outgoing_bitrate: u64,
     /// How long after a client's last sign of life its ICE is called disconnected, in seconds.
     pub ice_consent_timeout_s: u8,
+    /// Where PlainTransports are reached; there are none without it.
+    pub plain_listen: Option<PlainListen>,
+}
+
+/// Where PlainTransports are reached, each at ports of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlainListen {
+    /// The address to bind.
+    pub ip: IpAddr,
+    /// What broadcasters are told instead.
+    pub announced: Option<String>,
 }
 
 impl Default for MediaSettings {
@@ -50,6 +66,7 @@ impl Default for MediaSettings {
             codecs: ortc::default_media_codecs(),
             initial_outgoing_bitrate: 1_000_000,
             ice_consent_timeout_s: 30,
+            plain_listen: None,
         }
     }
 }
@@ -80,6 +97,7 @@ enum Outcome {
     Plain(MediaDone),
     Home(Home),
     Transport(WebRtcTransport),
+    PlainTransport(PlainTransport),
     Producer(Producer, TransportId),
     Consumer(Consumer, TransportId, ProducerId),
     DataProducer(DataProducer, TransportId),
@@ -150,6 +168,14 @@ impl MediaSide {
                 id,
                 event: TransportEvent::DtlsState(DtlsState::Closed | DtlsState::Failed),
             } => Some(Event::TransportClosed(TransportId::new(id.as_str()))),
+            MediaEvent::Transport { id, event: TransportEvent::Bandwidth(told) } => {
+                let bandwidth = DownlinkBandwidth {
+                    desired: told.desired_bitrate,
+                    effective_desired: told.effective_desired_bitrate,
+                    available: told.available_bitrate,
+                };
+                Some(Event::DownlinkBandwidth(TransportId::new(id.as_str()), bandwidth))
+            }
             MediaEvent::Producer { id, event: ProducerEvent::Score(score) } => {
                 Some(Event::ProducerScore(ProducerId::new(id.as_str()), json(&score)))
             }
@@ -214,13 +240,26 @@ impl MediaSide {
                     dtls_parameters: beginning.dtls_parameters.clone(),
                     sctp_parameters: beginning.sctp_parameters,
                 };
-                self.objects.add_transport(id, transport);
+                self.objects.add_transport(id, TransportHandle::WebRtc(transport));
                 MediaDone::Transport(Box::new(info))
+            }
+            Outcome::PlainTransport(transport) => {
+                let id = TransportId::new(transport.id().as_str());
+                let beginning = transport.beginning();
+                let info = PlainTransportInfo {
+                    id: id.clone(),
+                    ip: beginning.tuple.local_address.clone(),
+                    port: beginning.tuple.local_port,
+                    rtcp_port: beginning.rtcp_tuple.as_ref().map(|tuple| tuple.local_port),
+                };
+                self.objects.add_transport(id, TransportHandle::Plain(transport));
+                MediaDone::PlainTransport(info)
             }
             Outcome::Producer(producer, transport) => {
                 let id = ProducerId::new(producer.id().as_str());
+                let consumable = Arc::new(producer.consumable_rtp_parameters().clone());
                 self.objects.add_producer(id.clone(), transport, producer);
-                MediaDone::Producer(id)
+                MediaDone::Producer(ProducerCreated { id, consumable })
             }
             Outcome::Consumer(consumer, transport, producer) => {
                 let id = ConsumerId::new(consumer.id().as_str());
@@ -250,12 +289,27 @@ impl MediaSide {
     fn work(&mut self, what: MediaOp) -> Outcomes {
         match what {
             MediaOp::CreateRouter => self.create_router(),
-            MediaOp::CreateTransport { force_tcp, data } => self.create_transport(force_tcp, data),
+            MediaOp::CreateTransport { force_tcp, data, bandwidth } => {
+                self.create_transport(force_tcp, data, bandwidth)
+            }
+            MediaOp::CreatePlainTransport { rtcp_mux, comedia } => {
+                self.create_plain_transport(rtcp_mux, comedia)
+            }
+            MediaOp::ConnectPlainTransport { transport, ip, port, rtcp_port } => {
+                let remote = PlainRemote { ip, port, rtcp_port, srtp_parameters: None };
+                match self.objects.transport(&transport) {
+                    Some(TransportHandle::Plain(transport)) => {
+                        done(async move { transport.connect(&remote).await })
+                    }
+                    Some(TransportHandle::WebRtc(_)) => refused("a WebRtcTransport wants dtlsParameters"),
+                    None => gone("transport"),
+                }
+            }
             MediaOp::ConnectTransport { transport, dtls_parameters } => self
-                .on_transport(&transport, |transport| async move {
+                .on_web_rtc_transport(&transport, |transport| async move {
                     transport.connect(&dtls_parameters).await.map(|_| MediaDone::Done)
                 }),
-            MediaOp::RestartIce(transport) => self.on_transport(&transport, |transport| async move {
+            MediaOp::RestartIce(transport) => self.on_web_rtc_transport(&transport, |transport| async move {
                 transport.restart_ice().await.map(MediaDone::IceParameters)
             }),
             MediaOp::CloseTransport(id) => match self.objects.remove_transport(&id) {
@@ -396,7 +450,7 @@ impl MediaSide {
         })
     }
 
-    fn create_transport(&mut self, force_tcp: bool, data: bool) -> Outcomes {
+    fn create_transport(&mut self, force_tcp: bool, data: bool, bandwidth: bool) -> Outcomes {
         let Some(home) = &self.home else { return gone("router") };
         let router = home.router.clone();
         let options = WebRtcTransportOptions {
@@ -407,7 +461,26 @@ impl MediaSide {
             ..WebRtcTransportOptions::new(WebRtcListen::Server(home.server.clone()))
         };
         Box::pin(async move {
-            router.create_web_rtc_transport(options).await.map(Outcome::Transport).map_err(failure)
+            let transport = router.create_web_rtc_transport(options).await.map_err(failure)?;
+            if bandwidth {
+                transport.trace_bandwidth().await.map_err(failure)?;
+            }
+            Ok(Outcome::Transport(transport))
+        })
+    }
+
+    fn create_plain_transport(&mut self, rtcp_mux: bool, comedia: bool) -> Outcomes {
+        let Some(home) = &self.home else { return gone("router") };
+        let Some(PlainListen { ip, announced }) = self.settings.plain_listen.clone() else {
+            return refused("this server takes in no plain RTP");
+        };
+        let router = home.router.clone();
+        let listen =
+            ListenInfo { announced_address: announced, ..ListenInfo::new(TransportProtocol::Udp, ip, 0) };
+        let rtcp_listen = (!rtcp_mux).then(|| listen.clone());
+        let options = PlainTransportOptions { rtcp_listen, comedia, ..PlainTransportOptions::new(listen) };
+        Box::pin(async move {
+            router.create_plain_transport(options).await.map(Outcome::PlainTransport).map_err(failure)
         })
     }
 
@@ -431,9 +504,16 @@ impl MediaSide {
 
     fn stats(&mut self, of: StatsOf) -> Outcomes {
         match of {
-            StatsOf::Transport(id) => self.on_transport(&id, |transport| async move {
-                transport.stats().await.map(|stats| MediaDone::Stats(json(&[stats])))
-            }),
+            StatsOf::Transport(id) => {
+                let Some(transport) = self.objects.transport(&id) else { return gone("transport") };
+                plain(async move {
+                    let stats = match transport {
+                        TransportHandle::WebRtc(transport) => transport.stats().await,
+                        TransportHandle::Plain(transport) => transport.stats().await,
+                    };
+                    stats.map(|stats| MediaDone::Stats(json(&[stats])))
+                })
+            }
             StatsOf::Producer(id) => {
                 let Some(producer) = self.objects.producer(&id) else { return gone("producer") };
                 plain(async move { producer.stats().await.map(|stats| MediaDone::Stats(json(&stats))) })
@@ -453,12 +533,16 @@ impl MediaSide {
         }
     }
 
-    fn on_transport<F, A>(&self, id: &TransportId, ask: F) -> Outcomes
+    fn on_web_rtc_transport<F, A>(&self, id: &TransportId, ask: F) -> Outcomes
     where
         F: FnOnce(WebRtcTransport) -> A,
         A: Future<Output = Result<MediaDone, MediaError>> + Send + 'static,
     {
-        self.objects.transport(id).map_or_else(|| gone("transport"), |transport| plain(ask(transport)))
+        match self.objects.transport(id) {
+            Some(TransportHandle::WebRtc(transport)) => plain(ask(transport)),
+            Some(TransportHandle::Plain(_)) => refused("a PlainTransport has neither ICE nor DTLS"),
+            None => gone("transport"),
+        }
     }
 
     fn on_producer<F, A>(&self, id: &ProducerId, ask: F) -> Outcomes
@@ -479,7 +563,11 @@ impl MediaSide {
 }
 
 fn volume_options() -> AudioLevelObserverOptions {
-    AudioLevelObserverOptions { max_entries: 1, threshold: VOLUME_THRESHOLD, interval_ms: VOLUME_INTERVAL_MS }
+    AudioLevelObserverOptions {
+        max_entries: SPEAKERS,
+        threshold: VOLUME_THRESHOLD,
+        interval_ms: VOLUME_INTERVAL_MS,
+    }
 }
 
 fn plain(ask: impl Future<Output = Result<MediaDone, MediaError>> + Send + 'static) -> Outcomes {
@@ -497,6 +585,10 @@ fn nothing_to_do() -> Outcomes {
 fn gone(what: &'static str) -> Outcomes {
     let text = format!("the {what} is gone");
     Box::pin(std::future::ready(Err(Failed::Otherwise(MediaFailure::Unavailable(text)))))
+}
+
+fn refused(why: &str) -> Outcomes {
+    Box::pin(std::future::ready(Err(Failed::Otherwise(MediaFailure::Refused(why.to_owned())))))
 }
 
 fn failure(error: MediaError) -> Failed {

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use media::{Consumer, DataConsumer, DataProducer, Producer, WebRtcTransport};
+use media::{Consumer, DataConsumer, DataProducer, PlainTransport, Producer, Transport, WebRtcTransport};
 use room::{ConsumerId, DataConsumerId, DataProducerId, ProducerId, TransportId};
 
 #[derive(Debug, Default)]
@@ -48,9 +48,26 @@ impl<T> Removed<T> {
     }
 }
 
+/// A transport of either kind.
+#[derive(Debug, Clone)]
+pub(crate) enum TransportHandle {
+    WebRtc(WebRtcTransport),
+    Plain(PlainTransport),
+}
+
+impl TransportHandle {
+    /// What both do.
+    pub(crate) fn transport(&self) -> &Transport {
+        match self {
+            Self::WebRtc(transport) => transport,
+            Self::Plain(transport) => transport,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct TransportEntry {
-    handle: WebRtcTransport,
+    handle: TransportHandle,
     producers: HashSet<ProducerId>,
     consumers: HashSet<ConsumerId>,
 }
@@ -70,7 +87,7 @@ struct ConsumerEntry {
 }
 
 impl Objects {
-    pub(crate) fn transport(&self, id: &TransportId) -> Option<WebRtcTransport> {
+    pub(crate) fn transport(&self, id: &TransportId) -> Option<TransportHandle> {
         self.transports.get(id).map(|entry| entry.handle.clone())
     }
 
@@ -82,7 +99,7 @@ impl Objects {
         self.consumers.get(id).map(|entry| entry.handle.clone())
     }
 
-    pub(crate) fn add_transport(&mut self, id: TransportId, handle: WebRtcTransport) {
+    pub(crate) fn add_transport(&mut self, id: TransportId, handle: TransportHandle) {
         let entry = TransportEntry { handle, producers: HashSet::new(), consumers: HashSet::new() };
         self.transports.insert(id, entry);
     }
@@ -156,7 +173,7 @@ impl Objects {
         self.data_consumers.remove(id).map(|(handle, ..)| handle)
     }
 
-    pub(crate) fn remove_transport(&mut self, id: &TransportId) -> Option<Removed<WebRtcTransport>> {
+    pub(crate) fn remove_transport(&mut self, id: &TransportId) -> Option<Removed<TransportHandle>> {
         let entry = self.transports.remove(id)?;
         let mut removed = Removed::new(entry.handle);
         for producer in &entry.producers {

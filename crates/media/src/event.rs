@@ -1,7 +1,7 @@
 //! What a worker tells without being asked, and the queue that carries it to whoever runs a Router.
 //!
 //! Many objects share one bounded queue, so that a room of thousands costs one. Events of two ranks go through it:
-//! a *sample* (scores, volumes, layers' scores) is outdated by the next one and is dropped once the queue is three
+//! a *sample* (scores, volumes, bandwidth) is outdated by the next one and is dropped once the queue is three
 //! quarters full; a *state* event is dropped only when the queue is full to the brim, and then
 //! [`MediaEvent::Lagged`] says how many were, so that the reader can look at the state itself. Both are counted.
 
@@ -85,6 +85,21 @@ pub enum TransportEvent {
     Tuple(TransportTuple),
     /// The same for RTCP.
     RtcpTuple(TransportTuple),
+    /// What congestion control towards the endpoint thinks, where
+    /// [`crate::WebRtcTransport::trace_bandwidth`] asked for it: about once a second.
+    Bandwidth(Bandwidth),
+}
+
+/// What congestion control thinks of the way to one endpoint, in bit/s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Bandwidth {
+    /// What all Consumers would take at their best.
+    pub desired_bitrate: u64,
+    /// The same, as far as limits allow.
+    pub effective_desired_bitrate: u64,
+    /// What the way is thought to bear.
+    pub available_bitrate: u64,
 }
 
 /// Where ICE stands.
@@ -274,7 +289,7 @@ impl MediaEvent {
         match self {
             Self::Producer { event, .. } => matches!(event, ProducerEvent::Score(_)),
             Self::Consumer { event, .. } => matches!(event, ConsumerEvent::Score(_)),
-            Self::Volumes { .. } => true,
+            Self::Volumes { .. } | Self::Transport { event: TransportEvent::Bandwidth(_), .. } => true,
             Self::Transport { .. }
             | Self::DominantSpeaker { .. }
             | Self::WorkerDied { .. }

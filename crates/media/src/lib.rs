@@ -38,8 +38,9 @@ pub use crate::{
     data::{DataConsumer, DataConsumerStats, DataProducer, DataProducerOptions, DataProducerStats},
     error::{MediaError, RefusalKind, SpawnError, WorkerExit},
     event::{
-        ConsumerEvent, ConsumerLayers, ConsumerScore, DtlsState, EventReceiver, EventSender, IceState,
-        MediaEvent, ProducerEvent, ProducerScore, TransportEvent, VideoOrientation, Volume, event_queue,
+        Bandwidth, ConsumerEvent, ConsumerLayers, ConsumerScore, DtlsState, EventReceiver, EventSender,
+        IceState, MediaEvent, ProducerEvent, ProducerScore, TransportEvent, VideoOrientation, Volume,
+        event_queue,
     },
     id::{
         ConsumerId, DataConsumerId, DataProducerId, ProducerId, RouterId, RtpObserverId, TransportId,

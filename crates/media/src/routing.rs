@@ -1,18 +1,20 @@
-//! Turns a worker's notifications into [`MediaEvent`]s. What nobody here asked for (traces, the state of SCTP and
-//! of its buffers, RTP on DirectTransports) is passed over.
+//! Turns a worker's notifications into [`MediaEvent`]s. What nobody here asked for (traces of packets, the
+//! state of SCTP and of its buffers, RTP on DirectTransports) is passed over.
 
 use std::sync::Arc;
 
 use worker_protocol::wire::{
     audio_level_observer, consumer,
     notification::{BodyRef, Event, NotificationRef},
-    producer, web_rtc_transport,
+    producer,
+    transport::TraceInfoRef,
+    web_rtc_transport,
 };
 
 use crate::{
     event::{
-        ConsumerEvent, ConsumerLayers, ConsumerScore, DtlsState, IceState, MediaEvent, ProducerEvent,
-        ProducerScore, TransportEvent, VideoOrientation, Volume,
+        Bandwidth, ConsumerEvent, ConsumerLayers, ConsumerScore, DtlsState, IceState, MediaEvent,
+        ProducerEvent, ProducerScore, TransportEvent, VideoOrientation, Volume,
     },
     object::{Kind, Object},
     stats::TransportTuple,
@@ -71,6 +73,14 @@ fn transport_event(told: NotificationRef<'_>) -> Result<Option<TransportEvent>, 
         Some(BodyRef::PlainTransportRtcpTupleNotification(body)) => {
             Some(TransportEvent::RtcpTuple(TransportTuple::from_wire(body.tuple()?.try_into()?)))
         }
+        Some(BodyRef::TransportTraceNotification(body)) => match body.info()? {
+            Some(TraceInfoRef::BweTraceInfo(info)) => Some(TransportEvent::Bandwidth(Bandwidth {
+                desired_bitrate: info.desired_bitrate()?,
+                effective_desired_bitrate: info.effective_desired_bitrate()?,
+                available_bitrate: info.available_bitrate()?,
+            })),
+            None => None,
+        },
         _ => None,
     })
 }

@@ -6,6 +6,7 @@ use ortc::{DtlsParameters, DtlsRole, IceCandidate, IceParameters, SctpParameters
 use worker_protocol::wire::{
     request::{self, Method},
     response::Body,
+    transport::{EnableTraceEventRequest, TraceEventType},
     web_rtc_transport as wire,
 };
 
@@ -175,6 +176,16 @@ impl WebRtcTransport {
             }),
             _ => Err(MediaError::UnexpectedAnswer(Method::TransportRestartIce)),
         }
+    }
+
+    /// Asks for [`crate::TransportEvent::Bandwidth`].
+    ///
+    /// # Errors
+    /// As every request: see [`MediaError`].
+    pub async fn trace_bandwidth(&self) -> Result<(), MediaError> {
+        let body = EnableTraceEventRequest { events: vec![TraceEventType::Bwe] };
+        let body = request::Body::TransportEnableTraceEventRequest(Box::new(body));
+        self.object().request(Method::TransportEnableTraceEvent, Some(body)).await.map(drop)
     }
 
     /// The worker's own view of it.

@@ -23,6 +23,14 @@ pub enum RoomError {
         /// The id as sent, cut to a printable length.
         id: String,
     },
+    /// No such thing in the room.
+    #[error("no {what} with id {id:?} is in this room")]
+    NotHere {
+        /// The kind of thing, as the client names it.
+        what: Cow<'static, str>,
+        /// The id as sent, cut to a printable length.
+        id: String,
+    },
     /// One send and one receive transport a peer; this would be another.
     #[error(
         "this peer already has a {direction} transport ({id}): reuse it, or restartIce if its network changed"
@@ -76,7 +84,7 @@ impl RoomError {
     pub fn code(&self) -> u16 {
         match self {
             Self::NotJoined | Self::AlreadyJoined | Self::TransportExists { .. } => 409,
-            Self::NotFound { .. } => 404,
+            Self::NotFound { .. } | Self::NotHere { .. } => 404,
             Self::NotAllowed { .. } => 403,
             Self::Limit { .. } => 429,
             Self::NotASendTransport { .. } | Self::Invalid(_) => 400,
@@ -89,6 +97,11 @@ impl RoomError {
     /// A [`RoomError::NotFound`] with the id cut to a length that fits a log line.
     pub(crate) fn not_found(what: &'static str, id: &str) -> Self {
         Self::NotFound { what: what.into(), id: id.chars().take(64).collect() }
+    }
+
+    /// A [`RoomError::NotHere`], cut likewise.
+    pub(crate) fn not_here(what: &'static str, id: &str) -> Self {
+        Self::NotHere { what: what.into(), id: id.chars().take(64).collect() }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The two alphabets of a room: what happens to it, and what it wants done.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ortc::{
@@ -12,7 +13,9 @@ use crate::id::{
     AskId, ConsumerId, DataConsumerId, DataProducerId, OpId, PeerId, ProducerId, RequestId, SessionId,
     TransportId,
 };
-use crate::message::{Layers, Notification, Reply, Request, ServerRequest, TransportInfo};
+use crate::message::{
+    DownlinkBandwidth, Layers, Notification, PlainTransportInfo, Reply, Request, ServerRequest, TransportInfo,
+};
 use crate::policy::Role;
 
 /// Something happened.
@@ -62,6 +65,8 @@ pub enum Event {
     ConsumerLayers(ConsumerId, Option<Layers>),
     /// The loudest audio producers, loudest first; empty on silence.
     Volumes(Vec<Volume>),
+    /// What congestion control thinks of the way to the transport's client.
+    DownlinkBandwidth(TransportId, DownlinkBandwidth),
     /// A transport ended for good: its client closed DTLS, or DTLS failed.
     TransportClosed(TransportId),
     /// The worker is gone, and the router and everything in it with it.
@@ -176,6 +181,26 @@ pub enum MediaOp {
         force_tcp: bool,
         /// With an SCTP association for data channels.
         data: bool,
+        /// With [`Event::DownlinkBandwidth`] about it.
+        bandwidth: bool,
+    },
+    /// Answered by [`MediaDone::PlainTransport`].
+    CreatePlainTransport {
+        /// RTP and RTCP on one port.
+        rtcp_mux: bool,
+        /// The other side's address is learnt from its first packet.
+        comedia: bool,
+    },
+    /// Where a PlainTransport sends to.
+    ConnectPlainTransport {
+        /// Which.
+        transport: TransportId,
+        /// The other side's address.
+        ip: Option<IpAddr>,
+        /// Its port for RTP.
+        port: Option<u16>,
+        /// Its port for RTCP.
+        rtcp_port: Option<u16>,
     },
     /// The client's side of DTLS.
     ConnectTransport {
@@ -281,10 +306,12 @@ pub enum MediaDone {
     },
     /// There is a transport now.
     Transport(Box<TransportInfo>),
+    /// There is a PlainTransport now.
+    PlainTransport(PlainTransportInfo),
     /// New ICE credentials.
     IceParameters(IceParameters),
     /// There is a producer now.
-    Producer(ProducerId),
+    Producer(ProducerCreated),
     /// There is a consumer now.
     Consumer(Box<ConsumerCreated>),
     /// Numbers.
@@ -293,6 +320,15 @@ pub enum MediaDone {
     DataProducer(DataProducerId),
     /// There is a data consumer now.
     DataConsumer(DataConsumerCreated),
+}
+
+/// A new producer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProducerCreated {
+    /// Its id.
+    pub id: ProducerId,
+    /// What consumers of it can be sent.
+    pub consumable: Arc<RtpParameters>,
 }
 
 /// A new data consumer.

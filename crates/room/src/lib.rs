@@ -20,8 +20,8 @@ mod room;
 
 pub use error::RoomError;
 pub use event::{
-    Action, ConsumerCreated, Counter, DataConsumerCreated, Event, MediaDone, MediaFailure, MediaOp, StatsOf,
-    Volume,
+    Action, ConsumerCreated, Counter, DataConsumerCreated, Event, MediaDone, MediaFailure, MediaOp,
+    ProducerCreated, StatsOf, Volume,
 };
 pub use id::{
     AskId, ConsumerId, DataConsumerId, DataProducerId, IdError, OpId, PeerId, ProducerId, RequestId, RoomId,
@@ -29,7 +29,8 @@ pub use id::{
 };
 pub use limits::Limits;
 pub use message::{
-    Device, Layers, Notification, PeerInfo, Reply, Request, ServerRequest, TransportInfo, close_code,
+    Consumed, Device, DownlinkBandwidth, Layers, Notification, PeerInfo, PeerProducers, PlainTransportInfo,
+    ProducerInfo, Receives, Reply, Request, ServerRequest, TransportInfo, close_code,
 };
 pub use policy::{MediaMatch, PolicyError, Role, RolePolicy, RoomType, Source};
 pub use room::{Held, Room};

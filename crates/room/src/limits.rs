@@ -14,6 +14,8 @@ pub struct Limits {
     /// Producers of one peer: microphone, camera, screen, its audio, and as many again for a client that replaces
     /// rather than closes.
     pub producers_per_peer: usize,
+    /// Transports of one broadcaster: one a medium, in each direction, and as many again.
+    pub transports_per_broadcaster: usize,
     /// Data producers of one peer: a chat, a bot, and what an application adds.
     pub data_producers_per_peer: usize,
     /// Data consumers of one peer; data producers beyond it are not forwarded to that peer.
@@ -35,6 +37,7 @@ impl Default for Limits {
         Self {
             peers_per_room: 500,
             producers_per_peer: 8,
+            transports_per_broadcaster: 8,
             data_producers_per_peer: 8,
             data_consumers_per_peer: 1024,
             consumers_per_peer: 1024,

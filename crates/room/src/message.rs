@@ -1,6 +1,7 @@
 //! What clients and rooms say to each other, without the spelling of any dialect: signaling translates. Its serde form is
 //! what nodes of a cluster send each other, and nobody else's.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ortc::{
@@ -47,6 +48,8 @@ pub struct PeerInfo {
     pub display_name: String,
     /// Its software.
     pub device: Device,
+    /// Where it connects from, if the others may know.
+    pub remote_address: Option<IpAddr>,
 }
 
 /// Preferred or current layers of a Consumer.
@@ -56,6 +59,17 @@ pub struct Layers {
     pub spatial: u8,
     /// The temporal layer, from 0; `None` is the highest.
     pub temporal: Option<u8>,
+}
+
+/// How a peer comes to receive.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Receives {
+    /// It is offered everything that it may receive.
+    #[default]
+    Offered,
+    /// It asks for what it wants: a broadcaster, which has no connection to be offered something on. It may have more
+    /// transports than one for each direction.
+    OnRequest,
 }
 
 /// What a client asks of its room.
@@ -73,6 +87,9 @@ pub enum Request {
         consuming: bool,
         /// The client knows data channels.
         data: bool,
+        /// The client wants [`Notification::DownlinkBandwidth`].
+        #[serde(default)]
+        bandwidth: bool,
     },
     /// The client's side of DTLS.
     ConnectWebRtcTransport {
@@ -94,6 +111,11 @@ pub enum Request {
         device: Device,
         /// What the client can receive; one that gives nothing receives nothing.
         rtp_capabilities: Option<Arc<RtpCapabilities>>,
+        /// Where it connects from, if the others may know.
+        remote_address: Option<IpAddr>,
+        /// How it comes to receive.
+        #[serde(default)]
+        receives: Receives,
     },
     /// Start to send.
     Produce {
@@ -137,6 +159,44 @@ pub enum Request {
     SetConsumerPriority(ConsumerId, u8),
     /// A new name, for people.
     ChangeDisplayName(String),
+    /// A transport of plain RTP, for a broadcaster.
+    CreatePlainTransport {
+        /// RTP and RTCP on one port.
+        rtcp_mux: bool,
+        /// The other side's address is learnt from its first packet.
+        comedia: bool,
+    },
+    /// Where a PlainTransport sends to; nothing of it with `comedia`.
+    ConnectPlainTransport {
+        /// Which transport.
+        transport: TransportId,
+        /// The other side's address.
+        ip: Option<IpAddr>,
+        /// Its port for RTP.
+        port: Option<u16>,
+        /// Its port for RTCP, where that has one of its own.
+        rtcp_port: Option<u16>,
+    },
+    /// Receive this; only of a peer that joined with [`Receives::OnRequest`].
+    Consume {
+        /// On which transport.
+        transport: TransportId,
+        /// What.
+        producer: ProducerId,
+        /// What the client can receive; what it joined with otherwise.
+        rtp_capabilities: Option<Arc<RtpCapabilities>>,
+        /// Nothing flows until [`Request::ResumeConsumer`].
+        paused: bool,
+    },
+    /// Receive these messages; only of a peer that joined with [`Receives::OnRequest`].
+    ConsumeData {
+        /// On which transport.
+        transport: TransportId,
+        /// What.
+        data_producer: DataProducerId,
+    },
+    /// Who else is here and sends what; of those that gave capabilities, what they can receive.
+    PeerProducers,
     /// Numbers about a transport.
     TransportStats(TransportId),
     /// Numbers about a producer of this peer.
@@ -164,6 +224,56 @@ pub struct TransportInfo {
     pub sctp_parameters: Option<SctpParameters>,
 }
 
+/// The server's side of a PlainTransport.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlainTransportInfo {
+    /// Its id.
+    pub id: TransportId,
+    /// Where to reach it: an address, or a name that is announced.
+    pub ip: String,
+    /// For RTP.
+    pub port: u16,
+    /// For RTCP, where that has a port of its own.
+    pub rtcp_port: Option<u16>,
+}
+
+/// A consumer that was asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Consumed {
+    /// Its id.
+    pub id: ConsumerId,
+    /// What is consumed.
+    pub producer: ProducerId,
+    /// Audio or video.
+    pub kind: MediaKind,
+    /// What will arrive.
+    pub rtp_parameters: Arc<RtpParameters>,
+    /// simple, simulcast, svc.
+    pub consumer_type: ConsumerType,
+}
+
+/// A peer and what it sends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PeerProducers {
+    /// Who.
+    pub peer: PeerInfo,
+    /// What.
+    pub producers: Vec<ProducerInfo>,
+}
+
+/// What a peer sends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProducerInfo {
+    /// Its id.
+    pub id: ProducerId,
+    /// Audio or video.
+    pub kind: MediaKind,
+    /// The sender's `appData.source`, read.
+    pub source: String,
+    /// What consumers of it can be sent.
+    pub consumable: Arc<RtpParameters>,
+}
+
 /// The answer to a [`Request`] that succeeded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Reply {
@@ -181,6 +291,14 @@ pub enum Reply {
     Produced(ProducerId),
     /// To [`Request::ProduceData`].
     DataProduced(DataProducerId),
+    /// To [`Request::CreatePlainTransport`].
+    PlainTransport(PlainTransportInfo),
+    /// To [`Request::Consume`].
+    Consumed(Box<Consumed>),
+    /// To [`Request::ConsumeData`]: which, and on which stream.
+    DataConsumed(DataConsumerId, SctpStreamParameters),
+    /// To [`Request::PeerProducers`].
+    PeerProducers(Vec<PeerProducers>),
     /// To the requests for numbers: an array of objects as mediasoup documents them.
     Stats(serde_json::Value),
 }
@@ -210,6 +328,9 @@ pub enum ServerRequest {
         source: String,
         /// Whether the sender is silent now.
         producer_paused: bool,
+        /// How well it is served: an object of scores, or null where nobody knows yet.
+        #[serde(default)]
+        score: serde_json::Value,
     },
     /// Receive these messages. Once accepted, the data consumer is resumed.
     NewDataConsumer {
@@ -277,6 +398,19 @@ pub enum Notification {
         /// `None`: nothing flows.
         layers: Option<Layers>,
     },
-    /// Who is loudest; `None`: silence.
-    ActiveSpeaker(Option<(PeerId, i8)>),
+    /// Who speaks, each with its level in dBov, the loudest first; nobody: silence.
+    Speakers(Vec<(PeerId, i8)>),
+    /// What congestion control thinks of the way to this client, where it asked to be told.
+    DownlinkBandwidth(DownlinkBandwidth),
+}
+
+/// What congestion control thinks of the way to one client, in bit/s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DownlinkBandwidth {
+    /// What all its consumers would take at their best.
+    pub desired: u64,
+    /// The same, as far as limits allow.
+    pub effective_desired: u64,
+    /// What the way is thought to bear.
+    pub available: u64,
 }

@@ -4,16 +4,18 @@
 mod completions;
 mod data;
 mod forwarding;
+mod on_request;
 mod requests;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use indexmap::IndexMap;
-use ortc::{MediaKind, RtpCapabilities};
+use ortc::{MediaKind, RtpCapabilities, RtpParameters};
 
 use crate::error::RoomError;
 use crate::event::{Action, Counter, Event, MediaFailure, MediaOp};
@@ -22,7 +24,9 @@ use crate::id::{
     SessionId, TransportId,
 };
 use crate::limits::Limits;
-use crate::message::{Device, Layers, Notification, PeerInfo, Reply, Request, close_code};
+use crate::message::{
+    Device, DownlinkBandwidth, Layers, Notification, PeerInfo, Receives, Reply, Request, close_code,
+};
 use crate::policy::{Role, RoomType, Source};
 
 /// One room.
@@ -41,7 +45,7 @@ pub struct Room {
     data_consumers: BTreeMap<DataConsumerId, data::DataConsumer>,
     pending: BTreeMap<OpId, Pending>,
     deferred: VecDeque<(SessionId, RequestId, Request)>,
-    speaker: Option<(PeerId, i8)>,
+    speakers: Vec<(PeerId, i8)>,
     empty_since: Option<Instant>,
     last_op: u64,
     last_ask: u64,
@@ -108,6 +112,8 @@ struct Joined {
     display_name: String,
     device: Device,
     rtp_capabilities: Option<Arc<RtpCapabilities>>,
+    remote_address: Option<IpAddr>,
+    receives: Receives,
 }
 
 /// Which way a transport was asked for.
@@ -135,6 +141,7 @@ struct Producer {
     kind: MediaKind,
     source: Source,
     app_data: Arc<serde_json::Value>,
+    consumable: Arc<RtpParameters>,
     paused: bool,
     receivers: BTreeMap<SessionId, Link>,
 }
@@ -165,12 +172,39 @@ struct Consumer {
 #[derive(Debug)]
 enum Pending {
     Router,
-    Transport { session: SessionId, request: RequestId, direction: Direction },
-    Produce { session: SessionId, request: RequestId, transport: TransportId, coming: Box<Producer> },
-    Consume { receiver: SessionId, producer: ProducerId, transport: TransportId },
-    ProduceData { session: SessionId, request: RequestId, coming: Box<data::DataProducer> },
-    ConsumeData { receiver: SessionId, producer: DataProducerId, transport: TransportId },
-    Reply { session: SessionId, request: RequestId },
+    Transport {
+        session: SessionId,
+        request: RequestId,
+        direction: Direction,
+    },
+    Produce {
+        session: SessionId,
+        request: RequestId,
+        transport: TransportId,
+        coming: Box<Producer>,
+    },
+    Consume {
+        receiver: SessionId,
+        producer: ProducerId,
+        transport: TransportId,
+    },
+    ProduceData {
+        session: SessionId,
+        request: RequestId,
+        coming: Box<data::DataProducer>,
+    },
+    ConsumeData {
+        receiver: SessionId,
+        producer: DataProducerId,
+        transport: TransportId,
+    },
+    /// As `Consume`, asked for by the receiver.
+    ConsumeOnRequest(on_request::Asking<ProducerId>),
+    ConsumeDataOnRequest(on_request::Asking<DataProducerId>),
+    Reply {
+        session: SessionId,
+        request: RequestId,
+    },
     Silent,
 }
 
@@ -190,7 +224,7 @@ impl Room {
             data_consumers: BTreeMap::new(),
             pending: BTreeMap::new(),
             deferred: VecDeque::new(),
-            speaker: None,
+            speakers: Vec::new(),
             empty_since: Some(now),
             last_op: 0,
             last_ask: 0,
@@ -215,6 +249,9 @@ impl Room {
             Event::ConsumerScore(consumer, score) => self.consumer_score(&consumer, score),
             Event::ConsumerLayers(consumer, layers) => self.consumer_layers(&consumer, layers),
             Event::Volumes(volumes) => self.volumes(&volumes),
+            Event::DownlinkBandwidth(transport, bandwidth) => {
+                self.downlink_bandwidth(&transport, bandwidth);
+            }
             Event::TransportClosed(transport) => self.transport_closed(&transport),
             Event::RouterLost => self.router_lost(now),
             Event::Timeout => self.timeout(now),
@@ -299,8 +336,9 @@ impl Room {
         if peer.joined.is_some() {
             self.tell_others(session, &Notification::PeerClosed(peer.id.clone()));
         }
-        if self.speaker.as_ref().is_some_and(|(speaker, _)| *speaker == peer.id) {
-            self.set_speaker(None);
+        if self.speakers.iter().any(|(speaker, _)| *speaker == peer.id) {
+            let others = self.speakers.iter().filter(|(speaker, _)| *speaker != peer.id).cloned().collect();
+            self.set_speakers(others);
         }
         if self.peers.is_empty() {
             self.empty_since = Some(now);
@@ -330,7 +368,7 @@ impl Room {
         if let Router::Creating(current) = self.router {
             self.pending.retain(|op, _| *op == current);
         }
-        self.speaker = None;
+        self.speakers.clear();
         self.empty_since = Some(now);
     }
 
@@ -359,23 +397,34 @@ impl Room {
         }
     }
 
+    /// A peer with several microphones is as loud as the loudest.
     fn volumes(&mut self, volumes: &[crate::event::Volume]) {
-        let loudest = volumes.iter().find_map(|volume| {
-            let owner = self.producers.get(&volume.producer)?.owner;
-            let peer = self.peers.get(&owner)?;
-            peer.joined.as_ref().map(|_| (peer.id.clone(), volume.dbov))
-        });
-        self.set_speaker(loudest);
+        let mut speakers: Vec<(PeerId, i8)> = Vec::new();
+        for volume in volumes {
+            let owner = self.producers.get(&volume.producer).and_then(|p| self.peers.get(&p.owner));
+            let Some(peer) = owner.filter(|peer| peer.joined.is_some()) else { continue };
+            if !speakers.iter().any(|(speaker, _)| *speaker == peer.id) {
+                speakers.push((peer.id.clone(), volume.dbov));
+            }
+        }
+        self.set_speakers(speakers);
     }
 
-    fn set_speaker(&mut self, speaker: Option<(PeerId, i8)>) {
-        if self.speaker == speaker {
+    fn set_speakers(&mut self, speakers: Vec<(PeerId, i8)>) {
+        if self.speakers == speakers {
             return;
         }
-        self.speaker.clone_from(&speaker);
+        self.speakers.clone_from(&speakers);
         let joined: Vec<_> = self.joined_sessions().collect();
         for session in joined {
-            self.notify(session, Notification::ActiveSpeaker(speaker.clone()));
+            self.notify(session, Notification::Speakers(speakers.clone()));
+        }
+    }
+
+    fn downlink_bandwidth(&mut self, transport: &TransportId, bandwidth: DownlinkBandwidth) {
+        let owner = self.peers.iter().find(|(_, peer)| peer.transports.contains_key(transport));
+        if let Some((&session, _)) = owner {
+            self.notify(session, Notification::DownlinkBandwidth(bandwidth));
         }
     }
 
@@ -444,7 +493,12 @@ impl Peer {
             id: self.id.clone(),
             display_name: joined.display_name.clone(),
             device: joined.device.clone(),
+            remote_address: joined.remote_address,
         })
+    }
+
+    fn asks_for_what_it_receives(&self) -> bool {
+        self.joined.as_ref().is_some_and(|joined| joined.receives == Receives::OnRequest)
     }
 
     /// Where consumers go: the transport made for receiving, else one made for both.

@@ -80,10 +80,11 @@ pub(crate) async fn run(
     mut messages: mpsc::Receiver<ToClient>,
     limits: Arc<GatewayLimits>,
     name: Option<String>,
+    dialect: Dialect,
 ) {
     let id = session.id().0;
     let (mut sink, mut stream) = socket.split();
-    let mut connection = Connection::new(session, limits, name, Instant::now());
+    let mut connection = Connection::new(session, limits, name, dialect, Instant::now());
     let end = connection.serve(&mut sink, &mut stream, &mut messages).await;
     debug!(session = id, ?end, "session ended");
     let why = match &end {
@@ -107,14 +108,20 @@ pub(crate) async fn run(
 }
 
 impl Connection {
-    fn new(session: Session, limits: Arc<GatewayLimits>, name: Option<String>, now: Instant) -> Self {
+    fn new(
+        session: Session,
+        limits: Arc<GatewayLimits>,
+        name: Option<String>,
+        dialect: Dialect,
+        now: Instant,
+    ) -> Self {
         Self {
             session,
             name,
             bucket: Bucket::new(&limits, now),
             patience: Bucket::new(&limits, now),
             limits,
-            dialect: Dialect::default(),
+            dialect,
             malformed: 0,
             last_request: 0,
             requests: HashMap::new(),
@@ -205,6 +212,13 @@ impl Connection {
             self.refuse(id, 429, "too many requests without an answer: wait for some");
             return Ok(());
         }
+        if let (Some(id), Some(answer)) = (id, dialect::answer_without_room(method)) {
+            self.say(codec::response(id, &answer));
+            return Ok(());
+        }
+        if id.is_none() {
+            self.dialect.learn(Dialect::TypeScript);
+        }
         match dialect::parse_request(method, data, &mut self.dialect) {
             Ok(mut message) => {
                 if let (
@@ -271,7 +285,7 @@ impl Connection {
                     }
                 }
                 ToClient::Ask { ask, request } => {
-                    let (method, data) = dialect::server_request(&request);
+                    let (method, data) = dialect::server_request(&request, self.dialect);
                     self.last_ask += 1;
                     let due = Instant::now() + self.limits.request_timeout();
                     self.asks.insert(self.last_ask, (ask, due));
@@ -299,8 +313,9 @@ impl Connection {
             self.say(text);
         }
         if joined {
-            let (method, data) = dialect::version(self.dialect);
-            self.say(codec::notification(method, &data));
+            for (method, data) in dialect::versions(self.dialect) {
+                self.say(codec::notification(method, &data));
+            }
         }
     }
 

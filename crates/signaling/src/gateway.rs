@@ -7,14 +7,16 @@ use axum::extract::ws::WebSocketUpgrade;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use host::{ConnectError, Host};
+use host::{ConnectError, Host, ToClient};
 use rand::RngExt;
-use room::{IdError, PeerId, Role, RoomId};
+use room::{IdError, PeerId, Reply, Request, RequestId, Role, RoomError, RoomId};
 use token::{Asked, TokenError, Verifier};
 use tracing::debug;
 
+use crate::broadcasters::Broadcasters;
 use crate::codec::MAX_FRAME_BYTES;
 use crate::connection;
+use crate::dialect::Dialect;
 use crate::limits::GatewayLimits;
 
 /// The WebSocket subprotocol that clients must ask for.
@@ -26,6 +28,7 @@ pub struct Gateway {
     host: Host,
     limits: Arc<GatewayLimits>,
     tokens: Option<Arc<Verifier>>,
+    broadcasters: Broadcasters,
 }
 
 /// Who comes in, and where.
@@ -46,7 +49,15 @@ enum Unwanted {
 impl Gateway {
     /// A gateway to the rooms of this host.
     pub fn new(host: Host, limits: GatewayLimits) -> Self {
-        Self { host, limits: Arc::new(limits), tokens: None }
+        let limits = Arc::new(limits);
+        Self { host, tokens: None, broadcasters: Broadcasters::new(0, limits.clone()), limits }
+    }
+
+    /// Takes in so many broadcasters at once; 0, as without a call of this, is none, and no API for them.
+    #[must_use]
+    pub fn with_broadcasters(mut self, count: usize) -> Self {
+        self.broadcasters = Broadcasters::new(count, self.limits.clone());
+        self
     }
 
     /// Lets in only who has a token.
@@ -63,11 +74,8 @@ impl Gateway {
             let text = "the WebSocket subprotocol must be \"protoo\"";
             return (StatusCode::FORBIDDEN, text).into_response();
         }
-        if !from_allowed_page(headers, &self.limits.allowed_origins) {
-            refused("origin");
-            let text = "pages of this origin may not connect: the server's operator can add it to \
-                        limits.session.allowed_origins";
-            return (StatusCode::FORBIDDEN, text).into_response();
+        if let Err(refusal) = self.check_origin(headers) {
+            return (refusal.status, refusal.text).into_response();
         }
         let visitor = match visitor(query, headers, self.tokens.as_deref(), unix_now()) {
             Ok(visitor) => visitor,
@@ -95,11 +103,89 @@ impl Gateway {
         };
         debug!(%room, %peer, session = session.id().0, "session opened");
         let limits = self.limits.clone();
+        let dialect = Dialect::of_query(query);
         upgrade
             .protocols([SUBPROTOCOL])
             .max_message_size(MAX_FRAME_BYTES)
             .max_frame_size(MAX_FRAME_BYTES)
-            .on_upgrade(move |socket| connection::run(socket, session, messages, limits, name))
+            .on_upgrade(move |socket| connection::run(socket, session, messages, limits, name, dialect))
+    }
+}
+
+/// Why a request over HTTP is not served.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    pub(crate) text: String,
+}
+
+/// What requests over HTTP need, beside WebSockets.
+impl Gateway {
+    pub(crate) fn host(&self) -> &Host {
+        &self.host
+    }
+
+    pub(crate) fn limits(&self) -> &GatewayLimits {
+        &self.limits
+    }
+
+    pub(crate) fn broadcasters(&self) -> &Broadcasters {
+        &self.broadcasters
+    }
+
+    pub(crate) fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        if from_allowed_page(headers, &self.limits.allowed_origins) {
+            return Ok(());
+        }
+        refused("origin");
+        let text = "pages of this origin may not connect: the server's operator can add it to \
+                    limits.session.allowed_origins";
+        Err(Refusal { status: StatusCode::FORBIDDEN, text: text.to_owned() })
+    }
+
+    /// Whether somebody may do this in a room, as this peer if one is meant: by a token where those are required. The
+    /// role and the name that the token gives.
+    pub(crate) fn authorize(
+        &self,
+        headers: &HeaderMap,
+        query: &str,
+        room: &RoomId,
+        peer: Option<&PeerId>,
+    ) -> Result<(Option<Role>, Option<String>), Refusal> {
+        let Some(tokens) = &self.tokens else { return Ok((None, None)) };
+        let pairs = pairs(query);
+        let in_query = pairs.iter().find(|(name, _)| name == "token").map(|(_, value)| value.as_str());
+        let token = bearer(headers).or(in_query).unwrap_or_default();
+        match tokens.verify(token, Asked { room: Some(room), peer }, unix_now()) {
+            Ok(claims) => Ok((claims.role, claims.name)),
+            Err(error) => {
+                refused(error.why());
+                Err(Refusal { status: StatusCode::UNAUTHORIZED, text: error.to_string() })
+            }
+        }
+    }
+
+    /// One question to a room that is open, by nobody in particular.
+    pub(crate) async fn ask_once(
+        &self,
+        room: RoomId,
+        request: Request,
+    ) -> Result<Result<Reply, RoomError>, ConnectError> {
+        let Ok(nobody) = PeerId::parse(&random_id()) else { return Err(ConnectError::Busy) };
+        let (session, mut messages) = self.host.connect(room, nobody, None).await?;
+        let late = || RoomError::Unavailable("the server did not answer in time".to_owned());
+        if session.request(RequestId(1), request).await.is_err() {
+            return Ok(Err(late()));
+        }
+        let answer = async {
+            while let Some(message) = messages.recv().await {
+                if let ToClient::Reply { result, .. } = message {
+                    return result;
+                }
+            }
+            Err(late())
+        };
+        Ok(tokio::time::timeout(self.limits.request_timeout(), answer).await.unwrap_or_else(|_| Err(late())))
     }
 }
 
@@ -139,10 +225,7 @@ fn visitor(
     tokens: Option<&Verifier>,
     now: u64,
 ) -> Result<Visitor, Unwanted> {
-    let pairs: Vec<(String, String)> =
-        axum::extract::Query::try_from_uri(&format!("/?{query}").parse().unwrap_or_default())
-            .map(|axum::extract::Query(pairs)| pairs)
-            .unwrap_or_default();
+    let pairs = pairs(query);
     let find = |key: &str| {
         let found = pairs.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
         found.filter(|value| !value.is_empty() && *value != "undefined")
@@ -158,6 +241,12 @@ fn visitor(
     let asked = Asked { room: room.as_ref(), peer: peer.as_ref() };
     let claims = tokens.verify(token, asked, now).map_err(Unwanted::Token)?;
     Ok(Visitor { room: claims.room, peer: claims.peer, role: claims.role, name: claims.name })
+}
+
+fn pairs(query: &str) -> Vec<(String, String)> {
+    axum::extract::Query::try_from_uri(&format!("/?{query}").parse().unwrap_or_default())
+        .map(|axum::extract::Query(pairs)| pairs)
+        .unwrap_or_default()
 }
 
 /// The token of `Authorization: Bearer` (RFC 6750 section 2.1), which programs can send and browsers' WebSockets cannot.

@@ -1,8 +1,10 @@
-//! How clients reach rooms: protoo frames over WebSocket, the methods of mediasoup-demo in both dialects, sessions.
+//! How clients reach rooms: protoo frames over WebSocket, the methods of mediasoup-demo in both dialects, sessions; and
+//! broadcasters by HTTP.
 //!
 //! Nothing here knows who may receive whom, and nothing here touches a media worker: frames become the room's
 //! messages and back, within limits.
 
+mod broadcasters;
 mod codec;
 mod connection;
 mod dialect;
@@ -11,5 +13,6 @@ pub mod fuzzing;
 mod gateway;
 mod limits;
 
+pub use broadcasters::endpoints as broadcaster_endpoints;
 pub use gateway::{Gateway, SUBPROTOCOL};
 pub use limits::GatewayLimits;

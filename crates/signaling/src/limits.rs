@@ -25,6 +25,9 @@ pub struct GatewayLimits {
     pub ping_interval_ms: u64,
     /// A client from which nothing came for this long, not even a pong, is gone. In milliseconds.
     pub silence_ms: u64,
+    /// A broadcaster of which nothing was heard for this long, neither a request nor a byte of media, is gone. In
+    /// milliseconds.
+    pub broadcaster_silence_ms: u64,
     /// How long a client may take to answer the server, and the server to answer a client, in milliseconds.
     pub request_timeout_ms: u64,
 }
@@ -39,6 +42,7 @@ impl Default for GatewayLimits {
             malformed_frames: 10,
             ping_interval_ms: 5000,
             silence_ms: 15_000,
+            broadcaster_silence_ms: 60_000,
             request_timeout_ms: 30_000,
         }
     }
@@ -51,6 +55,10 @@ impl GatewayLimits {
 
     pub(crate) fn silence(&self) -> Duration {
         Duration::from_millis(self.silence_ms)
+    }
+
+    pub(crate) fn broadcaster_silence(&self) -> Duration {
+        Duration::from_millis(self.broadcaster_silence_ms)
     }
 
     pub(crate) fn request_timeout(&self) -> Duration {

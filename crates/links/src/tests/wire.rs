@@ -10,8 +10,9 @@ use cluster::node::Incarnation;
 use host::{ConnectError, FromClient, Loss, ToClient};
 use ortc::{ConsumerType, MediaKind, ParameterValue, RtpParameters, SctpStreamParameters};
 use room::{
-    AskId, ConsumerId, DataConsumerId, DataProducerId, Device, Layers, Notification, PeerId, PeerInfo,
-    ProducerId, Reply, Request, RequestId, RoomError, ServerRequest, SessionId, TransportId, TransportInfo,
+    AskId, Consumed, ConsumerId, DataConsumerId, DataProducerId, Device, DownlinkBandwidth, Layers,
+    Notification, PeerId, PeerInfo, PeerProducers, PlainTransportInfo, ProducerId, ProducerInfo, Receives,
+    Reply, Request, RequestId, RoomError, ServerRequest, SessionId, TransportId, TransportInfo,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -78,7 +79,12 @@ fn stream() -> SctpStreamParameters {
 
 fn peer() -> PeerInfo {
     let device = Device { flag: Some("chrome".to_owned()), name: None, version: Some(String::new()) };
-    PeerInfo { id: PeerId::parse("ann@example.org").expect("id"), display_name: "Ann 会".to_owned(), device }
+    PeerInfo {
+        id: PeerId::parse("ann@example.org").expect("id"),
+        display_name: "Ann 会".to_owned(),
+        device,
+        remote_address: "fe80::1".parse().ok(),
+    }
 }
 
 fn transport() -> TransportInfo {
@@ -102,7 +108,13 @@ fn every_request() {
     let made = all!(
         vec![
             Request::RouterRtpCapabilities,
-            Request::CreateWebRtcTransport { force_tcp: true, producing: false, consuming: true, data: true },
+            Request::CreateWebRtcTransport {
+                force_tcp: true,
+                producing: false,
+                consuming: true,
+                data: true,
+                bandwidth: true
+            },
             Request::ConnectWebRtcTransport {
                 transport: transport.clone(),
                 dtls_parameters: self::transport().dtls_parameters
@@ -111,9 +123,32 @@ fn every_request() {
             Request::Join {
                 display_name: "a".into(),
                 device: Device::default(),
-                rtp_capabilities: Some(capabilities)
+                rtp_capabilities: Some(capabilities.clone()),
+                remote_address: None,
+                receives: Receives::Offered,
             },
-            Request::Join { display_name: String::new(), device: peer().device, rtp_capabilities: None },
+            Request::Join {
+                display_name: String::new(),
+                device: peer().device,
+                rtp_capabilities: None,
+                remote_address: peer().remote_address,
+                receives: Receives::OnRequest,
+            },
+            Request::CreatePlainTransport { rtcp_mux: true, comedia: false },
+            Request::ConnectPlainTransport {
+                transport: transport.clone(),
+                ip: "192.0.2.1".parse().ok(),
+                port: Some(5000),
+                rtcp_port: None,
+            },
+            Request::Consume {
+                transport: transport.clone(),
+                producer: producer.clone(),
+                rtp_capabilities: Some(capabilities),
+                paused: true,
+            },
+            Request::ConsumeData { transport: transport.clone(), data_producer: DataProducerId::new("d") },
+            Request::PeerProducers,
             Request::Produce {
                 transport: transport.clone(),
                 kind: MediaKind::Video,
@@ -148,6 +183,11 @@ fn every_request() {
             ConnectWebRtcTransport,
             RestartIce,
             Join,
+            CreatePlainTransport,
+            ConnectPlainTransport,
+            Consume,
+            ConsumeData,
+            PeerProducers,
             Produce,
             ProduceData,
             CloseProducer,
@@ -188,6 +228,29 @@ fn everything_a_room_says() {
             Reply::Produced(ProducerId::new("p")),
             Reply::DataProduced(DataProducerId::new("d")),
             Reply::Stats(json!([{ "bitrate": 1.5 }])),
+            Reply::PlainTransport(PlainTransportInfo {
+                id: TransportId::new("t"),
+                ip: "a.b".into(),
+                port: 1,
+                rtcp_port: Some(2)
+            }),
+            Reply::Consumed(Box::new(Consumed {
+                id: ConsumerId::new("c"),
+                producer: ProducerId::new("p"),
+                kind: MediaKind::Audio,
+                rtp_parameters: Arc::new(rtp()),
+                consumer_type: ConsumerType::Simulcast,
+            })),
+            Reply::DataConsumed(DataConsumerId::new("e"), stream()),
+            Reply::PeerProducers(vec![PeerProducers {
+                peer: peer(),
+                producers: vec![ProducerInfo {
+                    id: ProducerId::new("p"),
+                    kind: MediaKind::Video,
+                    source: "screen".into(),
+                    consumable: Arc::new(rtp()),
+                }],
+            }]),
         ],
         Reply {
             Done,
@@ -197,7 +260,11 @@ fn everything_a_room_says() {
             Joined,
             Produced,
             DataProduced,
-            Stats
+            Stats,
+            PlainTransport,
+            Consumed,
+            DataConsumed,
+            PeerProducers,
         }
     );
     let errors = all!(
@@ -205,6 +272,7 @@ fn everything_a_room_says() {
             RoomError::NotJoined,
             RoomError::AlreadyJoined,
             RoomError::NotFound { what: "producer".into(), id: "p".into() },
+            RoomError::NotHere { what: "producer".into(), id: "p".into() },
             RoomError::TransportExists { direction: "send".into(), id: "t".into() },
             RoomError::NotASendTransport { id: "t".into() },
             RoomError::NotAllowed { role: "r".into(), kind: "audio".into(), source_name: "mic".into() },
@@ -218,6 +286,7 @@ fn everything_a_room_says() {
             NotJoined,
             AlreadyJoined,
             NotFound,
+            NotHere,
             TransportExists,
             NotASendTransport,
             NotAllowed,
@@ -253,8 +322,13 @@ fn everything_a_room_says() {
                 consumer: consumer.clone(),
                 layers: Some(Layers { spatial: 1, temporal: Some(0) })
             },
-            Notification::ActiveSpeaker(None),
-            Notification::ActiveSpeaker(Some((peer_id.clone(), -127))),
+            Notification::Speakers(Vec::new()),
+            Notification::Speakers(vec![(peer_id.clone(), -127)]),
+            Notification::DownlinkBandwidth(DownlinkBandwidth {
+                desired: u64::MAX,
+                effective_desired: 1,
+                available: 0
+            }),
         ],
         Notification {
             NewPeer,
@@ -267,7 +341,8 @@ fn everything_a_room_says() {
             ConsumerResumed,
             ConsumerScore,
             ConsumerLayersChanged,
-            ActiveSpeaker,
+            Speakers,
+            DownlinkBandwidth,
         }
     );
     let asks = all!(
@@ -283,6 +358,7 @@ fn everything_a_room_says() {
                 app_data: Arc::new(app_data()),
                 source: "mic".into(),
                 producer_paused: true,
+                score: json!({ "score": 10 }),
             },
             ServerRequest::NewDataConsumer {
                 peer: peer_id,

@@ -27,6 +27,9 @@ impl Room {
                     Ok(MediaDone::Transport(info)) => {
                         self.transport_created(session, request, direction, info);
                     }
+                    Ok(MediaDone::PlainTransport(info)) => {
+                        self.plain_transport_created(session, request, info);
+                    }
                     other => self.reply(session, request, unexpected(other)),
                 }
             }
@@ -35,8 +38,9 @@ impl Room {
                     peer.producers_coming = peer.producers_coming.saturating_sub(1);
                 }
                 match result {
-                    Ok(MediaDone::Producer(id)) => {
-                        self.producer_created(session, request, &transport, id, *coming)
+                    Ok(MediaDone::Producer(created)) => {
+                        let coming = Producer { consumable: created.consumable, ..*coming };
+                        self.producer_created(session, request, &transport, created.id, coming);
                     }
                     other => self.reply(session, request, unexpected(other)),
                 }
@@ -70,6 +74,27 @@ impl Room {
                         self.data_consumer_created(receiver, &producer, transport, created);
                     }
                     _ => self.data_consume_failed(receiver, &producer, &transport),
+                }
+            }
+            Pending::ConsumeOnRequest(asking) => match result {
+                Ok(MediaDone::Consumer(created)) => self.consumer_created_on_request(asking, *created),
+                other => {
+                    self.consume_on_request_failed(&asking);
+                    self.reply(asking.session, asking.request, unexpected(other));
+                }
+            },
+            Pending::ConsumeDataOnRequest(asking) => {
+                if let Some(peer) = self.peers.get_mut(&asking.session) {
+                    peer.data_consumers_coming = peer.data_consumers_coming.saturating_sub(1);
+                }
+                match result {
+                    Ok(MediaDone::DataConsumer(created)) => {
+                        self.data_consumer_created_on_request(asking, created);
+                    }
+                    other => {
+                        self.unlink_data(&asking.of, asking.session);
+                        self.reply(asking.session, asking.request, unexpected(other));
+                    }
                 }
             }
             Pending::Reply { session, request } => {

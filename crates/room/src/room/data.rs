@@ -18,7 +18,7 @@ const NAME_BYTES: usize = 65_535;
 /// What a peer sends messages with.
 #[derive(Debug)]
 pub(super) struct DataProducer {
-    owner: SessionId,
+    pub(super) owner: SessionId,
     transport: TransportId,
     stream: SctpStreamParameters,
     label: String,
@@ -26,12 +26,12 @@ pub(super) struct DataProducer {
     app_data: Arc<serde_json::Value>,
     /// Meant for mediasoup-demo's bot, and so for no peer. There is none here: the messages end in the worker.
     for_bot: bool,
-    receivers: BTreeMap<SessionId, DataLink>,
+    pub(super) receivers: BTreeMap<SessionId, DataLink>,
 }
 
 /// What became of one data producer for one receiver.
 #[derive(Debug, PartialEq, Eq)]
-enum DataLink {
+pub(super) enum DataLink {
     Creating,
     Consumer(DataConsumerId),
     /// The client said no, or it could not be. Not tried again on this transport.
@@ -41,10 +41,10 @@ enum DataLink {
 /// What a peer receives messages with.
 #[derive(Debug)]
 pub(super) struct DataConsumer {
-    producer: DataProducerId,
-    receiver: SessionId,
-    transport: TransportId,
-    accepted: bool,
+    pub(super) producer: DataProducerId,
+    pub(super) receiver: SessionId,
+    pub(super) transport: TransportId,
+    pub(super) accepted: bool,
 }
 
 impl DataProducer {
@@ -143,6 +143,9 @@ impl Room {
         }
         let Some(from) = self.peers.get(&producer.owner).map(|owner| owner.role.clone()) else { return };
         let Some(peer) = self.peers.get_mut(&receiver).filter(|peer| peer.joined.is_some()) else { return };
+        if peer.asks_for_what_it_receives() {
+            return;
+        }
         let transport = peer.receive_transport().filter(|id| peer.data_transports.contains(*id)).cloned();
         let Some(transport) = transport else { return };
         if !self.room_type.may_receive_data(&from, &peer.role) {
@@ -309,7 +312,7 @@ impl Room {
         }
     }
 
-    fn unlink_data(&mut self, producer: &DataProducerId, receiver: SessionId) {
+    pub(super) fn unlink_data(&mut self, producer: &DataProducerId, receiver: SessionId) {
         if let Some(producer) = self.data_producers.get_mut(producer) {
             producer.receivers.remove(&receiver);
         }

@@ -33,6 +33,9 @@ impl Room {
         let (Some(owner), Some(peer)) = (self.peers.get(&producer.owner), self.peers.get(&receiver)) else {
             return;
         };
+        if peer.asks_for_what_it_receives() {
+            return;
+        }
         let Some(capabilities) = peer.joined.as_ref().and_then(|joined| joined.rtp_capabilities.clone())
         else {
             return;
@@ -98,7 +101,7 @@ impl Room {
                 accepted: false,
                 paused_by_client: false,
                 told_producer_paused: producer_paused,
-                score: created.score,
+                score: created.score.clone(),
                 layers: None,
             },
         );
@@ -113,6 +116,7 @@ impl Room {
             app_data,
             source,
             producer_paused,
+            score: created.score,
         };
         self.out.push(crate::event::Action::Ask { session: receiver, ask, request });
     }

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ortc::{MediaKind, RtpCapabilities, RtpParameters};
+use ortc::{MediaKind, RtpParameters};
 
 use super::data::DataProducer;
+use super::on_request::Asking;
 use super::{Direction, Joined, Link, Peer, Pending, Producer, Room, Router};
 use crate::error::RoomError;
 use crate::event::{Counter, MediaOp, StatsOf};
 use crate::id::{ConsumerId, ProducerId, RequestId, SessionId, TransportId};
-use crate::message::{Device, Notification, Reply, Request};
+use crate::message::{Notification, Reply, Request};
 use crate::policy::Source;
 
 /// One send, one receive.
@@ -21,8 +22,12 @@ impl Room {
         if !self.peers.contains_key(&session) {
             return;
         }
-        let needs_router =
-            matches!(message, Request::RouterRtpCapabilities | Request::CreateWebRtcTransport { .. });
+        let needs_router = matches!(
+            message,
+            Request::RouterRtpCapabilities
+                | Request::CreateWebRtcTransport { .. }
+                | Request::CreatePlainTransport { .. }
+        );
         if needs_router && !matches!(self.router, Router::Ready(_)) {
             self.defer(session, request, message);
             return;
@@ -60,11 +65,13 @@ impl Room {
                 };
                 return Ok(Some(Reply::RouterRtpCapabilities(capabilities.clone())));
             }
-            Request::CreateWebRtcTransport { force_tcp, producing, consuming, data } => {
-                return self.create_transport(session, request, force_tcp, data, producing, consuming);
+            Request::CreateWebRtcTransport { force_tcp, producing, consuming, data, bandwidth } => {
+                let op = MediaOp::CreateTransport { force_tcp, data, bandwidth };
+                return self.create_transport(session, request, op, producing, consuming);
             }
-            Request::Join { display_name, device, rtp_capabilities } => {
-                return self.join(session, request, display_name, device, rtp_capabilities);
+            Request::Join { display_name, device, rtp_capabilities, remote_address, receives } => {
+                let joining = Joined { display_name, device, rtp_capabilities, remote_address, receives };
+                return self.join(session, request, joining);
             }
             Request::Produce { transport, kind, rtp_parameters, app_data } => {
                 return self.produce(session, request, transport, kind, rtp_parameters, app_data);
@@ -73,6 +80,22 @@ impl Room {
                 let coming = DataProducer::new(session, transport, stream, label, protocol, app_data);
                 return self.produce_data(session, request, coming);
             }
+            Request::CreatePlainTransport { rtcp_mux, comedia } => {
+                return self.create_plain_transport(session, request, rtcp_mux, comedia);
+            }
+            Request::ConnectPlainTransport { transport, ip, port, rtcp_port } => {
+                self.own_transport(session, &transport)?;
+                MediaOp::ConnectPlainTransport { transport, ip, port, rtcp_port }
+            }
+            Request::Consume { transport, producer, rtp_capabilities, paused } => {
+                let asking = Asking { session, request, transport, of: producer, paused };
+                return self.consume_on_request(asking, rtp_capabilities);
+            }
+            Request::ConsumeData { transport, data_producer } => {
+                let asking = Asking { session, request, transport, of: data_producer, paused: false };
+                return self.consume_data_on_request(asking);
+            }
+            Request::PeerProducers => return self.peer_producers(session),
             Request::CloseProducer(producer) => return self.close_producer(session, request, &producer),
             Request::PauseProducer(producer) => {
                 return self.pause_producer(session, request, &producer, true);
@@ -140,8 +163,7 @@ impl Room {
         &mut self,
         session: SessionId,
         request: RequestId,
-        force_tcp: bool,
-        data: bool,
+        op: MediaOp,
         producing: bool,
         consuming: bool,
     ) -> Result<Option<Reply>, RoomError> {
@@ -155,6 +177,11 @@ impl Room {
                 return Err(RoomError::Invalid(text.to_owned()));
             }
         };
+        if self.peers.get(&session).is_some_and(Peer::asks_for_what_it_receives) {
+            self.one_more_transport(session)?;
+            self.media(Pending::Transport { session, request, direction }, op);
+            return Ok(None);
+        }
         let peer = self.peer_mut(session)?;
         let twin = peer.transports.iter().find(|(_, d)| **d == direction).map(|(id, _)| id.to_string());
         let count = peer.transports.len() + peer.transports_coming.len();
@@ -168,10 +195,7 @@ impl Room {
             return Err(RoomError::TransportExists { direction: direction.into(), id });
         }
         peer.transports_coming.push(direction);
-        self.media(
-            Pending::Transport { session, request, direction },
-            MediaOp::CreateTransport { force_tcp, data },
-        );
+        self.media(Pending::Transport { session, request, direction }, op);
         Ok(None)
     }
 
@@ -179,21 +203,18 @@ impl Room {
         &mut self,
         session: SessionId,
         request: RequestId,
-        display_name: String,
-        device: Device,
-        rtp_capabilities: Option<Arc<RtpCapabilities>>,
+        mut joining: Joined,
     ) -> Result<Option<Reply>, RoomError> {
-        self.check_name(&display_name)?;
+        self.check_name(&joining.display_name)?;
         let peer = self.peer_mut(session)?;
         if peer.joined.is_some() {
             return Err(RoomError::AlreadyJoined);
         }
         // Put in order here, once, and shared by everything that the peer will receive.
-        let rtp_capabilities = rtp_capabilities.map(|mut capabilities| {
-            ortc::normalize_rtp_capabilities(Arc::make_mut(&mut capabilities));
-            capabilities
-        });
-        peer.joined = Some(Joined { display_name, device, rtp_capabilities });
+        if let Some(capabilities) = &mut joining.rtp_capabilities {
+            ortc::normalize_rtp_capabilities(Arc::make_mut(capabilities));
+        }
+        peer.joined = Some(joining);
         let info = peer.info();
         let here = self.peers.iter().filter(|(other, _)| **other != session);
         let here = here.filter_map(|(_, peer)| peer.info()).collect();
@@ -245,6 +266,7 @@ impl Room {
             kind,
             source,
             app_data: Arc::new(app_data),
+            consumable: Arc::default(),
             paused: false,
             receivers: BTreeMap::new(),
         });
@@ -323,7 +345,7 @@ impl Room {
         }
     }
 
-    fn peer_mut(&mut self, session: SessionId) -> Result<&mut Peer, RoomError> {
+    pub(super) fn peer_mut(&mut self, session: SessionId) -> Result<&mut Peer, RoomError> {
         self.peers.get_mut(&session).ok_or_else(|| RoomError::Internal("no such session".to_owned()))
     }
 

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::event::{ConsumerCreated, DataConsumerCreated, MediaDone, Volume};
-use crate::message::{ServerRequest, TransportInfo};
+use crate::event::{ConsumerCreated, DataConsumerCreated, MediaDone, ProducerCreated, Volume};
+use crate::message::{PlainTransportInfo, ServerRequest, TransportInfo};
 use crate::policy::{MediaMatch, RolePolicy};
 
 /// Everything outside the room: completes media work when told to, and remembers what it holds.
@@ -124,6 +124,14 @@ impl World {
                     sctp_parameters: data.then(sctp_parameters),
                 })))
             }
+            MediaOp::CreatePlainTransport { rtcp_mux, .. } => {
+                let id = self.name("t");
+                self.transports.insert(id.clone());
+                let rtcp_port = (!rtcp_mux).then_some(2);
+                let info =
+                    PlainTransportInfo { id: TransportId::new(id), ip: "ip".to_owned(), port: 1, rtcp_port };
+                Ok(MediaDone::PlainTransport(info))
+            }
             MediaOp::CloseTransport(id) => {
                 self.transports.remove(id.as_str());
                 let dead: Vec<_> = self
@@ -181,7 +189,10 @@ impl World {
                 }
                 let id = self.name("p");
                 self.producers.insert(id.clone(), transport.to_string());
-                Ok(MediaDone::Producer(ProducerId::new(id)))
+                Ok(MediaDone::Producer(ProducerCreated {
+                    id: ProducerId::new(id),
+                    consumable: Arc::default(),
+                }))
             }
             MediaOp::CloseProducer(id) => {
                 self.close_producer(id.as_str());
@@ -323,7 +334,7 @@ fn produce_data(transport: &TransportId, label: &str) -> Request {
 }
 
 fn create(producing: bool, consuming: bool) -> Request {
-    Request::CreateWebRtcTransport { force_tcp: false, producing, consuming, data: true }
+    Request::CreateWebRtcTransport { force_tcp: false, producing, consuming, data: true, bandwidth: false }
 }
 
 fn join(name: &str) -> Request {
@@ -331,6 +342,8 @@ fn join(name: &str) -> Request {
         display_name: name.to_owned(),
         device: Device::default(),
         rtp_capabilities: Some(Arc::default()),
+        remote_address: None,
+        receives: Receives::Offered,
     }
 }
 
@@ -616,7 +629,20 @@ fn capabilities_are_put_in_order_once_and_shared_by_all_consumers() {
     let capabilities = serde_json::from_value(json!({ "codecs": codecs })).expect("capabilities");
     let rtp_capabilities: Option<Arc<RtpCapabilities>> = Some(Arc::new(capabilities));
     let (display_name, device) = ("bob".to_owned(), Device::default());
-    assert!(world.reply(2, Request::Join { display_name, device, rtp_capabilities }).is_ok());
+    assert!(
+        world
+            .reply(
+                2,
+                Request::Join {
+                    display_name,
+                    device,
+                    rtp_capabilities,
+                    remote_address: None,
+                    receives: Receives::Offered
+                }
+            )
+            .is_ok()
+    );
     let mut shared = || match world.produce_until_consume(&ann) {
         (_, MediaOp::Consume { rtp_capabilities, .. }) => rtp_capabilities,
         other => panic!("{other:?}"),
@@ -689,7 +715,8 @@ fn when_the_worker_dies_everyone_is_sent_to_join_again_and_a_new_router_is_ready
     );
     assert!(matches!(world.work.front(), Some((_, MediaOp::CreateRouter))), "at once, before anyone asks");
     // A late answer from the grave is ignored.
-    let result = Ok(MediaDone::Producer(ProducerId::new("ghost")));
+    let ghost = ProducerCreated { id: ProducerId::new("ghost"), consumable: Arc::default() };
+    let result = Ok(MediaDone::Producer(ghost));
     world.event(Event::MediaDone { op: lost[0].0, result });
     world.settle();
     assert_eq!(world.room.held(), Held::default());
@@ -711,10 +738,39 @@ fn the_loudest_joined_peer_is_the_active_speaker_and_changes_are_told_once() {
     let volumes = vec![Volume { producer, dbov: -30 }];
     world.event(Event::Volumes(volumes.clone()));
     world.event(Event::Volumes(volumes));
-    let speaker = Some((PeerId::parse("ann").expect("id"), -30));
-    assert_eq!(world.told(2), [Notification::ActiveSpeaker(speaker)]);
+    let speaker = (PeerId::parse("ann").expect("id"), -30);
+    assert_eq!(world.told(2), [Notification::Speakers(vec![speaker])]);
     world.event(Event::Disconnected(SessionId(1)));
-    assert!(world.told(2).contains(&Notification::ActiveSpeaker(None)));
+    assert!(world.told(2).contains(&Notification::Speakers(Vec::new())));
+}
+
+#[test]
+fn a_peer_with_two_microphones_speaks_once() {
+    let mut world = World::open();
+    let (ann, bob) = (world.peer(1, "ann"), world.peer(2, "bob"));
+    let producers = [(1, &ann, -20), (2, &bob, -25), (1, &ann, -30)];
+    let volumes = producers.map(|(session, transport, dbov)| Volume {
+        producer: world.produce(session, transport, MediaKind::Audio),
+        dbov,
+    });
+    world.told(1);
+    world.event(Event::Volumes(volumes.to_vec()));
+    let of = |name: &str, dbov| (PeerId::parse(name).expect("id"), dbov);
+    assert_eq!(world.told(1), [Notification::Speakers(vec![of("ann", -20), of("bob", -25)])]);
+}
+
+#[test]
+fn bandwidth_is_told_to_the_peer_whose_transport_it_is_about() {
+    let mut world = World::open();
+    let ann = world.peer(1, "ann");
+    world.peer(2, "bob");
+    world.told(1);
+    world.told(2);
+    let bandwidth = DownlinkBandwidth { desired: 3, effective_desired: 2, available: 1 };
+    world.event(Event::DownlinkBandwidth(ann, bandwidth));
+    world.event(Event::DownlinkBandwidth(TransportId::new("gone"), bandwidth));
+    assert_eq!(world.told(1), [Notification::DownlinkBandwidth(bandwidth)]);
+    assert!(world.told(2).is_empty());
 }
 
 #[test]
@@ -961,4 +1017,76 @@ proptest! {
         prop_assert!(world.room.poll_timeout().is_some());
         prop_assert!(world.room.sessions.is_empty());
     }
+}
+
+/// A broadcaster with a PlainTransport.
+fn broadcaster(world: &mut World, session: u64, id: &str) -> TransportId {
+    world.connect(session, id);
+    let Request::Join { display_name, device, .. } = join(id) else { unreachable!() };
+    let (rtp_capabilities, receives) = (None, Receives::OnRequest);
+    let joining = Request::Join { display_name, device, rtp_capabilities, remote_address: None, receives };
+    world.reply(session, joining).expect("joined");
+    match world.reply(session, Request::CreatePlainTransport { rtcp_mux: false, comedia: true }) {
+        Ok(Reply::PlainTransport(info)) => info.id,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn consume(transport: &TransportId, producer: &ProducerId, paused: bool) -> Request {
+    let (transport, producer) = (transport.clone(), producer.clone());
+    Request::Consume { transport, producer, rtp_capabilities: Some(Arc::default()), paused }
+}
+
+#[test]
+fn a_broadcaster_is_seen_and_received_but_offered_nothing() {
+    let mut world = World::open();
+    let ann = world.peer(1, "ann");
+    world.told(1);
+    world.produce(1, &ann, MediaKind::Audio);
+    let plain = broadcaster(&mut world, 2, "camera");
+    assert!(matches!(&world.told(1)[..], [Notification::NewPeer(info)] if info.id.as_str() == "camera"));
+    assert!(world.asks.is_empty(), "it has no connection to be asked on");
+    world.produce(2, &plain, MediaKind::Video);
+    world.settle();
+    assert_eq!(world.asks.len(), 1, "ann is offered its video");
+    world.event(Event::Disconnected(SessionId(2)));
+    world.settle();
+    assert_eq!((world.transports.len(), world.producers.len()), (1, 1));
+}
+
+#[test]
+fn a_broadcaster_gets_what_it_asks_for_once_and_flowing_unless_paused() {
+    let mut world = World::open();
+    let ann = world.peer(1, "ann");
+    let (audio, video) = (world.produce(1, &ann, MediaKind::Audio), world.produce(1, &ann, MediaKind::Video));
+    let plain = broadcaster(&mut world, 2, "recorder");
+    let Ok(Reply::PeerProducers(peers)) = world.reply(2, Request::PeerProducers) else { panic!("no list") };
+    assert_eq!((peers.len(), peers[0].producers.len()), (1, 2));
+    let Ok(Reply::Consumed(first)) = world.reply(2, consume(&plain, &audio, false)) else { panic!("no") };
+    let Ok(Reply::Consumed(second)) = world.reply(2, consume(&plain, &video, true)) else { panic!("no") };
+    world.settle();
+    let flowing = |world: &World, id: &ConsumerId| world.consumers[id.as_str()].2;
+    assert!(flowing(&world, &first.id) && !flowing(&world, &second.id));
+    assert_eq!(world.reply(2, consume(&plain, &audio, false)).map_err(|error| error.code()), Err(400));
+    let ghost = ProducerId::new("ghost");
+    assert_eq!(world.reply(2, consume(&plain, &ghost, false)).map_err(|error| error.code()), Err(404));
+    // Who is offered things does not ask, and nobody asks on another's transport.
+    assert_eq!(world.reply(1, consume(&ann, &audio, false)).map_err(|error| error.code()), Err(400));
+    assert_eq!(world.reply(1, consume(&plain, &audio, false)).map_err(|error| error.code()), Err(404));
+    world.reply(2, Request::ResumeConsumer(second.id.clone())).expect("resumed");
+    assert!(flowing(&world, &second.id));
+    world.event(Event::Disconnected(SessionId(1)));
+    world.settle();
+    assert!(world.consumers.is_empty());
+    assert_eq!(world.room.held().consumers, 0);
+}
+
+#[test]
+fn a_broadcaster_s_transports_are_limited() {
+    let limits = Limits { transports_per_broadcaster: 2, ..Limits::default() };
+    let mut world = World::new(RoomType::open(), limits);
+    broadcaster(&mut world, 1, "camera");
+    world.reply(1, create(true, true)).expect("the second");
+    let third = world.reply(1, Request::CreatePlainTransport { rtcp_mux: true, comedia: false });
+    assert_eq!(third.map_err(|error| error.code()), Err(429));
 }

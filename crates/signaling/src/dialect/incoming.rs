@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use ortc::{DtlsParameters, MediaKind, RtpCapabilities, RtpParameters, SctpStreamParameters};
-use room::{ConsumerId, DataConsumerId, DataProducerId, Device, Layers, ProducerId, Request, TransportId};
+use room::{
+    ConsumerId, DataConsumerId, DataProducerId, Device, Layers, ProducerId, Receives, Request, TransportId,
+};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -119,6 +121,12 @@ struct DisplayName {
     display_name: String,
 }
 
+/// The answer to what needs no room: a service of the newer web application that this server does not offer, which is
+/// said by an empty answer.
+pub(crate) fn answer_without_room(method: &str) -> Option<Value> {
+    (method == "getRtcStatsUrl").then(|| json!({}))
+}
+
 /// Reads a request (or a notification that changes something, which the newer dialect sends instead). The dialect
 /// is learnt on the way.
 pub(crate) fn parse_request(
@@ -183,7 +191,7 @@ pub(crate) fn parse_request(
         "getTransportStats" => Request::TransportStats(fields.transport()?),
         "getProducerStats" => Request::ProducerStats(fields.producer()?),
         "getConsumerStats" => Request::ConsumerStats(fields.consumer()?),
-        "applyNetworkThrottle" | "resetNetworkThrottle" => {
+        "applyNetworkThrottle" | "resetNetworkThrottle" | "stopNetworkThrottle" => {
             let reason = format!("{method}: throttling the network is not allowed on this server");
             return Err(DialectError { code: 403, reason });
         }
@@ -193,21 +201,40 @@ pub(crate) fn parse_request(
 
 fn create_transport(wire: CreateTransport, dialect: &mut Dialect) -> Request {
     let direction = wire.app_data.get("direction").and_then(Value::as_str);
-    let (mut producing, mut consuming) = (wire.producing == Some(true), wire.consuming == Some(true));
-    if wire.producing.is_none() && wire.consuming.is_none() && direction.is_some() {
-        *dialect = Dialect::TypeScript;
-        producing = direction == Some("producer");
-        consuming = direction == Some("consumer");
-    }
+    let (producing, consuming) = match (wire.producing, wire.consuming) {
+        (None, None) if direction.is_some() => {
+            dialect.learn(Dialect::TypeScript);
+            (direction == Some("producer"), direction == Some("consumer"))
+        }
+        (None, None) => (false, false),
+        (producing, consuming) => {
+            dialect.learn(Dialect::Classic);
+            (producing == Some(true), consuming == Some(true))
+        }
+    };
     // The newer dialect says nothing: its clients all know data channels.
     let data = *dialect == Dialect::TypeScript || wire.sctp_capabilities.is_object();
-    Request::CreateWebRtcTransport { force_tcp: wire.force_tcp == Some(true), producing, consuming, data }
+    let bandwidth = consuming && *dialect == Dialect::Classic;
+    Request::CreateWebRtcTransport {
+        force_tcp: wire.force_tcp == Some(true),
+        producing,
+        consuming,
+        data,
+        bandwidth,
+    }
 }
 
+/// An object. libmediasoupclient hands `appData` to Android applications as text, and they send that: JSON, or "".
 fn app_data_object(method: &str, app_data: Value) -> Result<Value, DialectError> {
     match app_data {
         Value::Null => Ok(json!({})),
         Value::Object(_) => Ok(app_data),
+        Value::String(text) if text.trim().is_empty() => Ok(json!({})),
+        Value::String(text) => match serde_json::from_str(&text) {
+            Ok(object @ Value::Object(_)) => Ok(object),
+            Ok(Value::Null) => Ok(json!({})),
+            _ => Err(bad(method, "appData must be an object, or one as text")),
+        },
         _ => Err(bad(method, "appData must be an object")),
     }
 }
@@ -226,6 +253,8 @@ fn join(wire: Join) -> Request {
         display_name: wire.display_name.unwrap_or_default(),
         device,
         rtp_capabilities: wire.rtp_capabilities.map(Arc::new),
+        remote_address: None,
+        receives: Receives::Offered,
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the room says, in the words of both dialects at once.
 
-use room::{Notification, PeerInfo, Reply, ServerRequest, TransportInfo};
+use room::{Notification, PeerInfo, PeerProducers, Reply, ServerRequest, TransportInfo};
 use serde_json::{Value, json};
 
 use super::Dialect;
@@ -27,8 +27,39 @@ pub(crate) fn reply(reply: Reply, dialect: Dialect) -> Value {
         Reply::Joined(peers) => json!({ "peers": peers.iter().map(peer).collect::<Vec<_>>() }),
         Reply::Produced(id) => json!({ "id": id.as_str(), "producerId": id.as_str() }),
         Reply::DataProduced(id) => json!({ "id": id.as_str(), "dataProducerId": id.as_str() }),
+        Reply::PlainTransport(info) => {
+            let mut data = json!({
+                "id": info.id.as_str(),
+                "transportId": info.id.as_str(),
+                "ip": info.ip,
+                "port": info.port,
+            });
+            if let (Some(port), Some(fields)) = (info.rtcp_port, data.as_object_mut()) {
+                fields.insert("rtcpPort".to_owned(), json!(port));
+            }
+            data
+        }
+        Reply::Consumed(consumed) => json!({
+            "id": consumed.id.as_str(),
+            "consumerId": consumed.id.as_str(),
+            "producerId": consumed.producer.as_str(),
+            "kind": consumed.kind,
+            "rtpParameters": *consumed.rtp_parameters,
+            "type": consumed.consumer_type,
+        }),
+        Reply::DataConsumed(id, stream) => json!({
+            "id": id.as_str(),
+            "dataConsumerId": id.as_str(),
+            "streamId": stream.stream_id,
+        }),
+        Reply::PeerProducers(peers) if dialect == Dialect::TypeScript => {
+            json!({ "peerProducersInfos": peers.iter().map(producers_info).collect::<Vec<_>>() })
+        }
+        Reply::PeerProducers(peers) => {
+            json!({ "peers": peers.iter().map(peer_and_producers).collect::<Vec<_>>() })
+        }
         Reply::Stats(stats) => match dialect {
-            Dialect::Classic => stats,
+            Dialect::Classic | Dialect::Unknown => stats,
             Dialect::TypeScript => json!({ "stats": stats }),
         },
     }
@@ -54,11 +85,37 @@ fn peer(info: &PeerInfo) -> Value {
         "peerId": info.id.as_str(),
         "displayName": info.display_name,
         "device": info.device,
+        "remoteAddress": info.remote_address.map(|address| address.to_string()).unwrap_or_default(),
     })
 }
 
+/// For a broadcaster of the classic dialect.
+fn peer_and_producers(peer: &PeerProducers) -> Value {
+    let producers = peer.producers.iter();
+    let producers = producers.map(|producer| json!({ "id": producer.id.as_str(), "kind": producer.kind }));
+    json!({
+        "id": peer.peer.id.as_str(),
+        "displayName": peer.peer.display_name,
+        "device": peer.peer.device,
+        "producers": producers.collect::<Vec<_>>(),
+    })
+}
+
+/// For one of the newer dialect.
+fn producers_info(peer: &PeerProducers) -> Value {
+    let producers = peer.producers.iter().map(|producer| {
+        json!({
+            "producerId": producer.id.as_str(),
+            "kind": producer.kind,
+            "source": newer_source(&producer.source).unwrap_or(&producer.source),
+            "consumableCodecs": producer.consumable.codecs,
+        })
+    });
+    json!({ "peerId": peer.peer.id.as_str(), "producers": producers.collect::<Vec<_>>() })
+}
+
 /// Method and data of a request to the client.
-pub(crate) fn server_request(request: &ServerRequest) -> (&'static str, Value) {
+pub(crate) fn server_request(request: &ServerRequest, dialect: Dialect) -> (&'static str, Value) {
     match request {
         ServerRequest::NewConsumer {
             peer,
@@ -71,14 +128,27 @@ pub(crate) fn server_request(request: &ServerRequest) -> (&'static str, Value) {
             app_data,
             source,
             producer_paused,
+            score,
         } => {
-            // The newer dialect finds sender and source in appData; the sender's own fields win.
+            // The newer dialect finds sender and source in appData, and knows three words for the latter; else the
+            // sender's own fields win.
             let mut app_data = (**app_data).clone();
             if let Some(fields) = app_data.as_object_mut() {
-                fields.entry("source").or_insert_with(|| json!(source));
+                match newer_source(source) {
+                    Some(source) if dialect == Dialect::TypeScript => {
+                        fields.insert("source".to_owned(), json!(source));
+                    }
+                    _ => {
+                        fields.entry("source").or_insert_with(|| json!(source));
+                    }
+                }
                 fields.entry("peerId").or_insert_with(|| json!(peer.as_str()));
+                // The classic one tells a screen from a camera by this.
+                if source == "screen" {
+                    fields.entry("share").or_insert(json!(true));
+                }
             }
-            let data = json!({
+            let mut data = json!({
                 "peerId": peer.as_str(),
                 "producerId": producer.as_str(),
                 "id": id.as_str(),
@@ -90,6 +160,9 @@ pub(crate) fn server_request(request: &ServerRequest) -> (&'static str, Value) {
                 "appData": app_data,
                 "producerPaused": producer_paused,
             });
+            if let (false, Some(fields)) = (score.is_null(), data.as_object_mut()) {
+                fields.insert("consumerScore".to_owned(), score.clone());
+            }
             ("newConsumer", data)
         }
         ServerRequest::NewDataConsumer {
@@ -121,6 +194,16 @@ pub(crate) fn server_request(request: &ServerRequest) -> (&'static str, Value) {
             });
             ("newDataConsumer", data)
         }
+    }
+}
+
+/// The newer dialect's word for a source, where it has one.
+fn newer_source(source: &str) -> Option<&'static str> {
+    match source {
+        "microphone" => Some("audio"),
+        "camera" => Some("video"),
+        "screen" => Some("screensharing"),
+        _ => None,
     }
 }
 
@@ -165,29 +248,43 @@ pub(crate) fn notification(notification: &Notification, dialect: Dialect) -> Vec
             }
             one("consumerLayersChanged", data)
         }
-        Notification::ActiveSpeaker(speaker) => active_speaker(speaker.as_ref(), dialect),
+        Notification::Speakers(speakers) => active_speaker(speakers, dialect),
+        // The newer dialect has no word for it.
+        Notification::DownlinkBandwidth(_) if dialect == Dialect::TypeScript => Vec::new(),
+        Notification::DownlinkBandwidth(bandwidth) => one(
+            "downlinkBwe",
+            json!({
+                "desiredBitrate": bandwidth.desired,
+                "effectiveDesiredBitrate": bandwidth.effective_desired,
+                "availableBitrate": bandwidth.available,
+            }),
+        ),
     }
 }
 
-fn active_speaker(speaker: Option<&(room::PeerId, i8)>, dialect: Dialect) -> Vec<(&'static str, Value)> {
-    let data = match (speaker, dialect) {
-        (Some((peer, volume)), _) => json!({ "peerId": peer.as_str(), "volume": volume }),
-        (None, Dialect::Classic) => json!({ "peerId": null }),
+/// The loudest for both; the newer dialect hears of all that speak, too, and takes a peer that is left out for silence.
+fn active_speaker(speakers: &[(room::PeerId, i8)], dialect: Dialect) -> Vec<(&'static str, Value)> {
+    let volume = |(peer, volume): &(room::PeerId, i8)| json!({ "peerId": peer.as_str(), "volume": volume });
+    let loudest = match (speakers.first(), dialect) {
+        (Some(speaker), _) => volume(speaker),
+        (None, Dialect::Classic | Dialect::Unknown) => json!({ "peerId": null }),
         (None, Dialect::TypeScript) => json!({}),
     };
-    let mut all = vec![("activeSpeaker", data)];
+    let mut all = vec![("activeSpeaker", loudest)];
     if dialect == Dialect::TypeScript {
-        let volumes = speaker.map(|(peer, volume)| json!({ "peerId": peer.as_str(), "volume": volume }));
-        all.push(("speakingPeers", json!({ "peerVolumes": volumes.into_iter().collect::<Vec<_>>() })));
+        let volumes: Vec<_> = speakers.iter().map(volume).collect();
+        all.push(("speakingPeers", json!({ "peerVolumes": volumes })));
     }
     all
 }
 
-/// The notification that names the server's mediasoup version.
-pub(crate) fn version(dialect: Dialect) -> (&'static str, Value) {
-    let method = match dialect {
-        Dialect::Classic => "mediasoup-version",
-        Dialect::TypeScript => "mediasoupVersion",
+/// The notifications that name the server's mediasoup version: one, or both while the dialect is not known. Clients pass
+/// over notifications that they do not know.
+pub(crate) fn versions(dialect: Dialect) -> Vec<(&'static str, Value)> {
+    let methods: &[&str] = match dialect {
+        Dialect::Classic => &["mediasoup-version"],
+        Dialect::TypeScript => &["mediasoupVersion"],
+        Dialect::Unknown => &["mediasoup-version", "mediasoupVersion"],
     };
-    (method, json!({ "version": MEDIASOUP_VERSION }))
+    methods.iter().map(|method| (*method, json!({ "version": MEDIASOUP_VERSION }))).collect()
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use room::{
-    ConsumerId, Device, Layers, Notification, PeerId, PeerInfo, ProducerId, Reply, Request, ServerRequest,
-    TransportId, TransportInfo,
+    ConsumerId, Device, Layers, Notification, PeerId, PeerInfo, ProducerId, Receives, Reply, Request,
+    ServerRequest, TransportId, TransportInfo,
 };
 use serde_json::{Value, json};
 
@@ -44,7 +44,8 @@ fn a_classic_client_is_understood_from_start_to_end() {
             force_tcp: false,
             producing: true,
             consuming: false,
-            data: false
+            data: false,
+            bandwidth: false,
         })
     );
     let fingerprint = json!({ "algorithm": "sha-256", "value": "AB:CD" });
@@ -60,7 +61,14 @@ fn a_classic_client_is_understood_from_start_to_end() {
         "displayName": "Ann", "device": { "flag": "chrome", "name": "Chrome", "version": 120, "os": "x" },
         "rtpCapabilities": { "codecs": [], "headerExtensions": [] }, "sctpCapabilities": { "numStreams": { "OS": 1, "MIS": 1 } },
     });
-    let Ok(Request::Join { display_name, device, rtp_capabilities }) = ask("join", join) else {
+    let Ok(Request::Join {
+        display_name,
+        device,
+        rtp_capabilities,
+        remote_address: None,
+        receives: Receives::Offered,
+    }) = ask("join", join)
+    else {
         panic!("not understood");
     };
     let expected = Device { flag: Some("chrome".into()), name: Some("Chrome".into()), version: None };
@@ -127,7 +135,7 @@ fn refusals_say_what_is_wrong() {
 
 #[test]
 fn a_transport_with_a_direction_in_app_data_tells_the_newer_dialect() {
-    let mut dialect = Dialect::Classic;
+    let mut dialect = Dialect::Unknown;
     let data = json!({ "forceTcp": false, "appData": { "direction": "consumer" } });
     let request = parse_request("createWebRtcTransport", data, &mut dialect);
     assert_eq!(
@@ -136,7 +144,8 @@ fn a_transport_with_a_direction_in_app_data_tells_the_newer_dialect() {
             force_tcp: false,
             producing: false,
             consuming: true,
-            data: true
+            data: true,
+            bandwidth: false,
         })
     );
     assert_eq!(dialect, Dialect::TypeScript);
@@ -184,6 +193,7 @@ fn ann() -> PeerInfo {
         id: PeerId::parse("ann").expect("id"),
         display_name: "Ann".to_owned(),
         device: Device { flag: Some("firefox".to_owned()), name: None, version: None },
+        remote_address: None,
     }
 }
 
@@ -201,18 +211,21 @@ fn a_new_consumer_is_offered_as_clients_expect() {
         app_data: Arc::new(json!({ "share": true })),
         source: "screen".to_owned(),
         producer_paused: false,
+        score: json!({ "score": 10 }),
     };
-    let (method, data) = server_request(&request);
+    let (method, data) = server_request(&request, Dialect::Classic);
     assert_eq!(method, "newConsumer");
     contains(
         &data,
         &json!({
             "peerId": "ann", "producerId": "p", "id": "c", "consumerId": "c", "transportId": "t", "kind": "audio",
-            "type": "simple", "producerPaused": false,
+            "type": "simple", "producerPaused": false, "consumerScore": { "score": 10 },
             "appData": { "share": true, "source": "screen", "peerId": "ann" },
         }),
     );
     assert_eq!(data["rtpParameters"]["codecs"][0]["mimeType"], "audio/opus");
+    let (_, data) = server_request(&request, Dialect::TypeScript);
+    assert_eq!(data["appData"]["source"], "screensharing");
 }
 
 #[test]
@@ -229,12 +242,68 @@ fn news_has_the_names_and_fields_of_both_dialects() {
     let (_, data) = one(Notification::ConsumerLayersChanged { consumer: ConsumerId::new("c"), layers: None });
     contains(&data, &json!({ "spatialLayer": null, "temporalLayer": null }));
     assert!(data.get("layers").is_none());
-    assert_eq!(one(Notification::ActiveSpeaker(None)), ("activeSpeaker", json!({ "peerId": null })));
-    let speaker = Notification::ActiveSpeaker(Some((ann().id, -40)));
-    assert_eq!(one(speaker.clone()), ("activeSpeaker", json!({ "peerId": "ann", "volume": -40 })));
-    let both = notification(&speaker, Dialect::TypeScript);
-    assert_eq!(both[1].0, "speakingPeers");
-    assert_eq!(version(Dialect::Classic).0, "mediasoup-version");
+}
+
+#[test]
+fn speakers_are_told_to_each_dialect_in_its_own_way() {
+    let told = |speakers: &[(&str, i8)], dialect| {
+        let of = |(name, volume): &(&str, i8)| (PeerId::parse(name).expect("id"), *volume);
+        notification(&Notification::Speakers(speakers.iter().map(of).collect()), dialect)
+    };
+    let speakers = [("ann", -40), ("bob", -50)];
+    let loudest = ("activeSpeaker", json!({ "peerId": "ann", "volume": -40 }));
+    assert_eq!(told(&speakers, Dialect::Classic), [loudest.clone()]);
+    let volumes = json!([{ "peerId": "ann", "volume": -40 }, { "peerId": "bob", "volume": -50 }]);
+    let all = ("speakingPeers", json!({ "peerVolumes": volumes }));
+    assert_eq!(told(&speakers, Dialect::TypeScript), [loudest, all]);
+    assert_eq!(told(&[], Dialect::Classic), [("activeSpeaker", json!({ "peerId": null }))]);
+    let silence = [("activeSpeaker", json!({})), ("speakingPeers", json!({ "peerVolumes": [] }))];
+    assert_eq!(told(&[], Dialect::TypeScript), silence);
+}
+
+#[test]
+fn what_only_one_dialect_knows_is_told_to_that_one() {
+    let bandwidth = room::DownlinkBandwidth { desired: 3, effective_desired: 2, available: 1 };
+    let news = Notification::DownlinkBandwidth(bandwidth);
+    let data = json!({ "desiredBitrate": 3, "effectiveDesiredBitrate": 2, "availableBitrate": 1 });
+    assert_eq!(notification(&news, Dialect::Classic), [("downlinkBwe", data)]);
+    assert!(notification(&news, Dialect::TypeScript).is_empty());
+    let names = |dialect| versions(dialect).into_iter().map(|(method, _)| method).collect::<Vec<_>>();
+    assert_eq!(names(Dialect::Classic), ["mediasoup-version"]);
+    assert_eq!(names(Dialect::TypeScript), ["mediasoupVersion"]);
+    assert_eq!(names(Dialect::Unknown), ["mediasoup-version", "mediasoupVersion"]);
+}
+
+#[test]
+fn the_dialect_shows_in_the_url_or_in_the_first_transport_and_stays() {
+    assert_eq!(Dialect::of_query("roomId=r&peerId=p&usePipeTransports=false"), Dialect::TypeScript);
+    assert_eq!(Dialect::of_query("roomId=usePipeTransports&peerId=p"), Dialect::Unknown);
+    let mut dialect = Dialect::Unknown;
+    let classic = json!({ "producing": false, "consuming": true, "sctpCapabilities": "" });
+    let request = parse_request("createWebRtcTransport", classic, &mut dialect);
+    assert!(matches!(request, Ok(Request::CreateWebRtcTransport { bandwidth: true, data: false, .. })));
+    assert_eq!(dialect, Dialect::Classic);
+    dialect.learn(Dialect::TypeScript);
+    assert_eq!(dialect, Dialect::Classic);
+}
+
+#[test]
+fn app_data_may_come_as_text_or_not_at_all() {
+    for (sent, read) in [
+        (json!({ "source": "mic" }), json!({ "source": "mic" })),
+        (json!("{\"source\":\"mic\"}"), json!({ "source": "mic" })),
+        (json!(""), json!({})),
+        (json!("null"), json!({})),
+        (Value::Null, json!({})),
+    ] {
+        let data = json!({ "transportId": "t", "kind": "audio", "rtpParameters": opus(), "appData": sent });
+        let Ok(Request::Produce { app_data, .. }) = ask("produce", data) else { panic!("{sent}") };
+        assert_eq!(app_data, read, "{sent}");
+    }
+    for wrong in [json!(1), json!("[]"), json!("{"), json!([])] {
+        let data = json!({ "transportId": "t", "kind": "audio", "rtpParameters": opus(), "appData": wrong });
+        assert_eq!(ask("produce", data).map_err(|error| error.code), Err(400), "{wrong}");
+    }
 }
 
 proptest! {

@@ -1,0 +1,249 @@
+//! Peers that are not offered what they receive, but ask for it: broadcasters, which come by HTTP and have no
+//! connection on which they could be asked. They have transports of plain RTP, or several to browsers' standards.
+
+use std::sync::Arc;
+
+use ortc::RtpCapabilities;
+
+use super::data::{DataConsumer, DataLink};
+use super::{Consumer, Direction, Link, Pending, Room};
+use crate::error::RoomError;
+use crate::event::{ConsumerCreated, DataConsumerCreated, MediaOp};
+use crate::id::{DataProducerId, ProducerId, RequestId, SessionId, TransportId};
+use crate::message::{Consumed, PeerProducers, PlainTransportInfo, ProducerInfo, Reply};
+
+/// Who asks to receive what, on which transport.
+#[derive(Debug)]
+pub(super) struct Asking<Of> {
+    pub(super) session: SessionId,
+    pub(super) request: RequestId,
+    pub(super) transport: TransportId,
+    pub(super) of: Of,
+    pub(super) paused: bool,
+}
+
+impl Room {
+    /// Takes a place for one more transport of a broadcaster.
+    pub(super) fn one_more_transport(&mut self, session: SessionId) -> Result<(), RoomError> {
+        let limit = self.limits.transports_per_broadcaster;
+        let peer = self.peer_mut(session)?;
+        if peer.transports.len() + peer.transports_coming.len() >= limit {
+            return Err(RoomError::Limit { what: "transports of one broadcaster".into(), limit });
+        }
+        peer.transports_coming.push(Direction::Both);
+        Ok(())
+    }
+
+    pub(super) fn create_plain_transport(
+        &mut self,
+        session: SessionId,
+        request: RequestId,
+        rtcp_mux: bool,
+        comedia: bool,
+    ) -> Result<Option<Reply>, RoomError> {
+        self.one_more_transport(session)?;
+        let pending = Pending::Transport { session, request, direction: Direction::Both };
+        self.media(pending, MediaOp::CreatePlainTransport { rtcp_mux, comedia });
+        Ok(None)
+    }
+
+    pub(super) fn plain_transport_created(
+        &mut self,
+        session: SessionId,
+        request: RequestId,
+        info: PlainTransportInfo,
+    ) {
+        let Some(peer) = self.peers.get_mut(&session) else {
+            self.media(Pending::Silent, MediaOp::CloseTransport(info.id));
+            return;
+        };
+        peer.transports.insert(info.id.clone(), Direction::Both);
+        self.reply(session, request, Ok(Reply::PlainTransport(info)));
+    }
+
+    /// Who else is here and sends what.
+    pub(super) fn peer_producers(&self, session: SessionId) -> Result<Option<Reply>, RoomError> {
+        let joined = self.peers.get(&session).and_then(|peer| peer.joined.as_ref());
+        let capabilities = joined.ok_or(RoomError::NotJoined)?.rtp_capabilities.as_ref();
+        let fits = |consumable| capabilities.is_none_or(|able| ortc::can_consume(consumable, able));
+        let others = self.peers.iter().filter(|(other, _)| **other != session);
+        let of = |owner: SessionId| {
+            let sent = self.producers.iter().filter(move |(_, producer)| producer.owner == owner);
+            sent.filter(|(_, producer)| fits(&producer.consumable)).map(|(id, producer)| ProducerInfo {
+                id: id.clone(),
+                kind: producer.kind,
+                source: producer.source.to_string(),
+                consumable: producer.consumable.clone(),
+            })
+        };
+        let all = others.filter_map(|(other, peer)| {
+            Some(PeerProducers { peer: peer.info()?, producers: of(*other).collect() })
+        });
+        Ok(Some(Reply::PeerProducers(all.collect())))
+    }
+
+    pub(super) fn consume_on_request(
+        &mut self,
+        asking: Asking<ProducerId>,
+        rtp_capabilities: Option<Arc<RtpCapabilities>>,
+    ) -> Result<Option<Reply>, RoomError> {
+        let session = asking.session;
+        let peer = self.asker(session, &asking.transport)?;
+        let limit = self.limits.consumers_per_peer;
+        if peer.consumers.len() + peer.consumers_coming >= limit {
+            return Err(RoomError::Limit { what: "consumers of one peer".into(), limit });
+        }
+        let given = rtp_capabilities.map(|mut capabilities| {
+            ortc::normalize_rtp_capabilities(Arc::make_mut(&mut capabilities));
+            capabilities
+        });
+        let joined = peer.joined.as_ref().and_then(|joined| joined.rtp_capabilities.clone());
+        let Some(capabilities) = given.or(joined) else {
+            return Err(RoomError::Invalid("whoever consumes has to give rtpCapabilities".to_owned()));
+        };
+        let role = peer.role.clone();
+        let Some(producer) = self.producers.get_mut(&asking.of) else {
+            return Err(RoomError::not_here("producer", asking.of.as_str()));
+        };
+        let from = self.peers.get(&producer.owner).map(|owner| &owner.role);
+        let may = |from| self.room_type.may_receive(from, &role, producer.kind, &producer.source);
+        if producer.owner == session || !from.is_some_and(may) {
+            return Err(RoomError::not_here("producer", asking.of.as_str()));
+        }
+        if producer.receivers.contains_key(&session) {
+            let text = format!("producer {} is being consumed already", asking.of);
+            return Err(RoomError::Invalid(text));
+        }
+        producer.receivers.insert(session, Link::Creating);
+        if let Some(peer) = self.peers.get_mut(&session) {
+            peer.consumers_coming += 1;
+        }
+        let (transport, producer) = (asking.transport.clone(), asking.of.clone());
+        let op = MediaOp::Consume { transport, producer, rtp_capabilities: capabilities };
+        self.media(Pending::ConsumeOnRequest(asking), op);
+        Ok(None)
+    }
+
+    pub(super) fn consumer_created_on_request(
+        &mut self,
+        asking: Asking<ProducerId>,
+        created: ConsumerCreated,
+    ) {
+        let Asking { session, request, transport, of, paused } = asking;
+        let peer = self.peers.get_mut(&session);
+        let peer = peer.map(|peer| {
+            peer.consumers_coming = peer.consumers_coming.saturating_sub(1);
+            peer
+        });
+        let peer = peer.filter(|peer| peer.transports.contains_key(&transport));
+        let (Some(peer), Some(producer)) = (peer, self.producers.get_mut(&of)) else {
+            self.unlink(&of, session);
+            self.media(Pending::Silent, MediaOp::CloseConsumer(created.id));
+            let gone = "the transport or the producer closed meanwhile".to_owned();
+            self.reply(session, request, Err(RoomError::Unavailable(gone)));
+            return;
+        };
+        peer.consumers.insert(created.id.clone());
+        producer.receivers.insert(session, Link::Consumer(created.id.clone()));
+        let consumer = Consumer {
+            producer: of.clone(),
+            receiver: session,
+            transport,
+            accepted: true,
+            paused_by_client: paused,
+            told_producer_paused: producer.paused,
+            score: created.score,
+            layers: None,
+        };
+        let consumed = Consumed {
+            id: created.id.clone(),
+            producer: of,
+            kind: producer.kind,
+            rtp_parameters: created.rtp_parameters,
+            consumer_type: created.consumer_type,
+        };
+        self.consumers.insert(created.id.clone(), consumer);
+        if !paused {
+            self.media(Pending::Silent, MediaOp::ResumeConsumer(created.id));
+        }
+        self.reply(session, request, Ok(Reply::Consumed(Box::new(consumed))));
+    }
+
+    pub(super) fn consume_on_request_failed(&mut self, asking: &Asking<ProducerId>) {
+        if let Some(peer) = self.peers.get_mut(&asking.session) {
+            peer.consumers_coming = peer.consumers_coming.saturating_sub(1);
+        }
+        self.unlink(&asking.of, asking.session);
+    }
+
+    pub(super) fn consume_data_on_request(
+        &mut self,
+        asking: Asking<DataProducerId>,
+    ) -> Result<Option<Reply>, RoomError> {
+        let session = asking.session;
+        let peer = self.asker(session, &asking.transport)?;
+        if !peer.data_transports.contains(&asking.transport) {
+            let text = "consuming messages needs a transport that was created with sctpCapabilities";
+            return Err(RoomError::Invalid(text.to_owned()));
+        }
+        let limit = self.limits.data_consumers_per_peer;
+        if peer.data_consumers.len() + peer.data_consumers_coming >= limit {
+            return Err(RoomError::Limit { what: "data consumers of one peer".into(), limit });
+        }
+        let role = peer.role.clone();
+        let Some(producer) = self.data_producers.get_mut(&asking.of) else {
+            return Err(RoomError::not_here("data producer", asking.of.as_str()));
+        };
+        let from = self.peers.get(&producer.owner).map(|owner| &owner.role);
+        if producer.owner == session || !from.is_some_and(|from| self.room_type.may_receive_data(from, &role))
+        {
+            return Err(RoomError::not_here("data producer", asking.of.as_str()));
+        }
+        if producer.receivers.contains_key(&session) {
+            let text = format!("data producer {} is being consumed already", asking.of);
+            return Err(RoomError::Invalid(text));
+        }
+        producer.receivers.insert(session, DataLink::Creating);
+        if let Some(peer) = self.peers.get_mut(&session) {
+            peer.data_consumers_coming += 1;
+        }
+        let (transport, data_producer) = (asking.transport.clone(), asking.of.clone());
+        self.media(Pending::ConsumeDataOnRequest(asking), MediaOp::ConsumeData { transport, data_producer });
+        Ok(None)
+    }
+
+    pub(super) fn data_consumer_created_on_request(
+        &mut self,
+        asking: Asking<DataProducerId>,
+        created: DataConsumerCreated,
+    ) {
+        let Asking { session, request, transport, of, .. } = asking;
+        let DataConsumerCreated { id, stream } = created;
+        let peer = self.peers.get_mut(&session).filter(|peer| peer.transports.contains_key(&transport));
+        let (Some(peer), Some(producer)) = (peer, self.data_producers.get_mut(&of)) else {
+            self.unlink_data(&of, session);
+            self.media(Pending::Silent, MediaOp::CloseDataConsumer(id));
+            let gone = "the transport or the data producer closed meanwhile".to_owned();
+            self.reply(session, request, Err(RoomError::Unavailable(gone)));
+            return;
+        };
+        peer.data_consumers.insert(id.clone());
+        producer.receivers.insert(session, DataLink::Consumer(id.clone()));
+        let consumer = DataConsumer { producer: of, receiver: session, transport, accepted: true };
+        self.data_consumers.insert(id.clone(), consumer);
+        self.media(Pending::Silent, MediaOp::ResumeDataConsumer(id.clone()));
+        self.reply(session, request, Ok(Reply::DataConsumed(id, stream)));
+    }
+
+    /// The peer that asks to receive on a transport of its own.
+    fn asker(&self, session: SessionId, transport: &TransportId) -> Result<&super::Peer, RoomError> {
+        self.own_transport(session, transport)?;
+        let peer = self.peers.get(&session).filter(|peer| peer.joined.is_some());
+        let peer = peer.ok_or(RoomError::NotJoined)?;
+        if peer.asks_for_what_it_receives() {
+            return Ok(peer);
+        }
+        let text = "this peer is offered what it may receive: it cannot ask for it";
+        Err(RoomError::Invalid(text.to_owned()))
+    }
+}
