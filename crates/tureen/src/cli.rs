@@ -10,6 +10,8 @@ use room::{IdError, PeerId, RoomId};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::front::{KeepalivedSettings, NginxSettings};
+
 /// A conferencing server: signaling, rooms and media workers in one command.
 #[derive(Debug, Parser)]
 #[command(name = "tureen", version, about, max_term_width = 100)]
@@ -139,6 +141,17 @@ pub(crate) enum ConfigCommand {
     /// Print all settings as TOML, with defaults, file, environment and flags taken together
     #[command(after_help = "Example:\n  tureen config print > tureen.toml")]
     Print(Settings),
+    /// Print an nginx configuration that spreads clients over these servers, a room's clients to one of them
+    #[command(after_help = "Example:
+  tureen config nginx --upstream 10.0.0.1:4443 --upstream 10.0.0.2:4443 \\
+      --server-name call.example.org --tls-cert /etc/ssl/call.pem --tls-key /etc/ssl/call.key \\
+      > /etc/nginx/conf.d/tureen.conf")]
+    Nginx(NginxSettings),
+    /// Print a keepalived configuration for one of two nginx machines that share an address
+    #[command(after_help = "Example:
+  tureen config keepalived --address 10.0.0.2 --peer 10.0.0.3 --virtual-address 203.0.113.10/24 \\
+      --interface eth0 --priority 150 > /etc/keepalived/keepalived.conf")]
+    Keepalived(KeepalivedSettings),
 }
 
 /// Settings that have a flag. All others can be set in the file or the environment.
@@ -178,6 +191,10 @@ pub(crate) struct Settings {
     /// The media worker: tureen-worker, or a stock mediasoup-worker [default: beside this executable]
     #[arg(long, value_name = "FILE")]
     worker_bin: Option<PathBuf>,
+    /// Broadcasters at once, which send plain RTP and come by HTTP; 0 for none
+    /// [default: 200 where --listen is loopback, else none]
+    #[arg(long, value_name = "COUNT")]
+    broadcasters: Option<usize>,
     /// What workers log: debug, warn, error, none [default: error]
     #[arg(long, value_name = "LEVEL")]
     worker_log_level: Option<String>,
@@ -257,6 +274,8 @@ mod tests {
             "3",
             "--worker-bin",
             "w",
+            "--broadcasters",
+            "5",
             "--worker-log-level",
             "warn",
             "--worker-log-tag",
@@ -266,7 +285,7 @@ mod tests {
         ]);
         let Command::Serve(settings) = cli.command else { panic!("not serve") };
         let given = settings.given();
-        assert_eq!(given.len(), 13);
+        assert_eq!(given.len(), 14);
         let config = config::load(None, &given).expect("read");
         assert_eq!((config.workers, config.media_addresses.len()), (3, 2));
     }

@@ -50,6 +50,9 @@ pub(crate) struct Config {
     pub(crate) insecure_no_tokens: bool,
     /// Who may join.
     pub(crate) auth: Auth,
+    /// Broadcasters at once: peers that come by HTTP and send or receive plain RTP, such as ffmpeg. 0: no API for them.
+    /// Not set: 200 where `listen` is loopback, else 0, because plain RTP is neither encrypted nor authenticated.
+    pub(crate) broadcasters: Option<usize>,
     /// How many of everything.
     pub(crate) limits: AllLimits,
 }
@@ -108,6 +111,7 @@ impl Default for Config {
             ice_consent_timeout_s: 30,
             insecure_no_tokens: false,
             auth: Auth::default(),
+            broadcasters: None,
             limits: AllLimits {
                 rooms: 10_000,
                 sessions: 15_000,
@@ -118,7 +122,16 @@ impl Default for Config {
     }
 }
 
+/// Broadcasters where nobody else reaches the server.
+const LOOPBACK_BROADCASTERS: usize = 200;
+
 impl Config {
+    /// How many broadcasters are taken in.
+    pub(crate) fn broadcasters(&self) -> usize {
+        let here = if self.listen.ip().is_loopback() { LOOPBACK_BROADCASTERS } else { 0 };
+        self.broadcasters.unwrap_or(here)
+    }
+
     /// As TOML, every setting with its value.
     pub(crate) fn to_toml(&self) -> anyhow::Result<String> {
         Ok(toml::to_string(self)?)

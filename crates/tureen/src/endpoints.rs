@@ -1,5 +1,5 @@
-//! What the HTTP port answers: the call page, the WebSocket on the same path as classic clients expect it, health,
-//! metrics.
+//! What the HTTP port answers: the call page, the WebSocket on the same path as classic clients expect it, the API for
+//! broadcasters, health, metrics.
 
 use axum::Router;
 use axum::extract::ws::WebSocketUpgrade;
@@ -27,6 +27,7 @@ pub(crate) struct Served {
 
 /// All endpoints of the HTTP port.
 pub(crate) fn endpoints(served: Served) -> Router {
+    let broadcasters = signaling::broadcaster_endpoints(served.gateway.clone());
     Router::new()
         .route("/", get(root))
         .route("/ws", get(socket))
@@ -34,6 +35,7 @@ pub(crate) fn endpoints(served: Served) -> Router {
         .route("/metrics", get(metrics))
         .route("/{*path}", get(file))
         .with_state(served)
+        .merge(broadcasters)
 }
 
 /// The page for browsers, the WebSocket for those who ask to upgrade.

@@ -5,6 +5,7 @@ mod cert;
 mod cli;
 mod config;
 mod endpoints;
+mod front;
 mod metrics;
 mod page;
 mod serve;
@@ -34,6 +35,8 @@ fn main() -> ExitCode {
             }
             Err(errors) => refuse(&errors),
         },
+        Command::Config(ConfigCommand::Nginx(settings)) => say(&front::nginx(&settings)),
+        Command::Config(ConfigCommand::Keepalived(settings)) => say(&front::keepalived(&settings)),
         Command::Config(ConfigCommand::Print(settings)) => match read(&settings) {
             Ok(config) => print(&config),
             Err(errors) => refuse(&errors),
@@ -72,6 +75,11 @@ fn print(config: &Config) -> ExitCode {
         }
         Err(error) => refuse(&[error.to_string()]),
     }
+}
+
+fn say(text: &str) -> ExitCode {
+    print!("{text}");
+    ExitCode::SUCCESS
 }
 
 fn run(checked: Checked) -> ExitCode {

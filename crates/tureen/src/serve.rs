@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
-use host::{Host, HostLimits, HostSettings, MediaSettings};
+use host::{Host, HostLimits, HostSettings, MediaSettings, PlainListen};
 use hyper_util::rt::TokioTimer;
 use media::WorkerPool;
 use room::RoomType;
@@ -37,6 +37,13 @@ const WORKERS_DEADLINE: Duration = Duration::from_secs(5);
 /// Runs until SIGTERM or SIGINT.
 pub(crate) async fn serve(checked: Checked) -> Result<()> {
     let mut pool_settings = checked.pool();
+    let broadcasters = checked.config.broadcasters();
+    // Where the first media address is; without broadcasters, workers open no such ports.
+    let plain_listen = checked
+        .media_addresses
+        .first()
+        .filter(|_| broadcasters > 0)
+        .map(|address| PlainListen { ip: address.ip, announced: address.announced_address.clone() });
     let Checked { config, tls, tokens, log, workers, .. } = checked;
     tracing_subscriber::fmt()
         .with_env_filter(log)
@@ -66,6 +73,7 @@ pub(crate) async fn serve(checked: Checked) -> Result<()> {
             media: MediaSettings {
                 initial_outgoing_bitrate: config.initial_outgoing_bitrate,
                 ice_consent_timeout_s: config.ice_consent_timeout_s,
+                plain_listen,
                 ..MediaSettings::default()
             },
         },
@@ -74,7 +82,7 @@ pub(crate) async fn serve(checked: Checked) -> Result<()> {
     let idle = IDLE_DEADLINE.max(silence.saturating_add(Duration::from_secs(5)));
     let connections = config.limits.sessions.saturating_add(OTHER_CONNECTIONS);
     let door = Door::new(NoDelayAcceptor::new(), connections, idle);
-    let mut gateway = Gateway::new(host.clone(), config.limits.session);
+    let mut gateway = Gateway::new(host.clone(), config.limits.session).with_broadcasters(broadcasters);
     match tokens {
         Some(tokens) => gateway = gateway.requiring(tokens),
         None if address.ip().is_loopback() => {}

@@ -5,6 +5,8 @@
 mod client;
 #[path = "gateway/server.rs"]
 mod server;
+#[path = "gateway/transcript.rs"]
+mod transcript;
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -409,4 +411,29 @@ async fn page_health_and_metrics_are_served_beside_the_socket() -> Result<()> {
     assert!(server.get("/nothing").await?.starts_with("HTTP/1.1 404"));
     assert!(server.metrics().await?.contains("\ntureen_workers 2\n"));
     Ok(())
+}
+
+#[tokio::test]
+async fn the_classic_web_application_is_told_what_it_always_was() -> Result<()> {
+    transcript::replay("classic").await
+}
+
+#[tokio::test]
+async fn the_newer_web_application_is_told_what_it_expects() -> Result<()> {
+    transcript::replay("typescript").await
+}
+
+#[tokio::test]
+async fn android_applications_are_understood_with_their_quirks() -> Result<()> {
+    transcript::replay("android").await
+}
+
+#[tokio::test]
+async fn flutter_applications_are_understood_with_their_quirks() -> Result<()> {
+    transcript::replay("flutter").await
+}
+
+#[tokio::test]
+async fn clients_of_both_dialects_meet_in_one_room() -> Result<()> {
+    transcript::replay("both").await
 }
