@@ -29,6 +29,10 @@ const FFMPEG: Package = Package {
 };
 const NFTABLES: Package = Package { name: "nftables", present: || process::find("nft").is_some() };
 const IPROUTE: Package = Package { name: "iproute2", present: || process::find("ip").is_some() };
+const NGINX: Package = Package { name: "nginx-light", present: || process::find("nginx").is_some() };
+const KEEPALIVED: Package = Package { name: "keepalived", present: || process::find("keepalived").is_some() };
+const CURL: Package = Package { name: "curl", present: || process::find("curl").is_some() };
+const SYSTEMD: Package = Package { name: "systemd", present: || process::find("systemd-analyze").is_some() };
 const OPENSSL: Package = Package { name: "openssl", present: || process::find("openssl").is_some() };
 
 const PYTHON_VENV: Package = Package {
@@ -40,9 +44,25 @@ const PYTHON_VENV: Package = Package {
 pub(crate) const TO_BUILD: &[Package] = &[CXX, MAKE, CMAKE, LIBCLANG, NPM];
 /// What mediasoup's Node tests need.
 pub(crate) const TO_NODE_TEST: &[Package] = &[CXX, MAKE, CMAKE, LIBCLANG, NPM, OPENSSL];
-/// What all tests need: browsers, an encoder and recorder, namespaces whose traffic can be dropped, certificates, Python.
-pub(crate) const TO_TEST: &[Package] =
-    &[CXX, MAKE, CMAKE, LIBCLANG, NPM, CHROMIUM, FIREFOX, FFMPEG, NFTABLES, IPROUTE, OPENSSL, PYTHON_VENV];
+/// What all tests need: browsers, an encoder and recorder, namespaces whose traffic can be dropped, certificates, Python, and what stands
+/// before servers in production.
+pub(crate) const TO_TEST: &[Package] = &[
+    CXX,
+    MAKE,
+    CMAKE,
+    LIBCLANG,
+    NPM,
+    CHROMIUM,
+    FIREFOX,
+    FFMPEG,
+    NFTABLES,
+    IPROUTE,
+    OPENSSL,
+    PYTHON_VENV,
+    NGINX,
+    KEEPALIVED,
+    SYSTEMD,
+];
 
 /// Sees to it that the packages' programs are there.
 pub(crate) fn ensure(packages: &[Package]) -> Result<()> {

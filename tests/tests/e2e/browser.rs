@@ -10,6 +10,7 @@ use tests::{Network, Server, run_scenario, run_scenario_in};
 
 /// Names of scenarios with a case below, or in another module beside this one.
 const CASES: &[&str] = &[
+    "broadcast",
     "call",
     "codec",
     "data",
@@ -57,6 +58,16 @@ fn every_scenario_has_a_case() -> Result<()> {
 fn two_people_see_and_hear_each_other() -> Result<()> {
     let server = Server::start()?;
     run_scenario("call", &server, &json!({}), minutes(5))?;
+    Ok(())
+}
+
+#[test]
+fn ffmpeg_comes_as_a_broadcaster_and_the_page_shows_it() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let settings = folder.path().join("tureen.toml");
+    std::fs::write(&settings, "[limits.session]\nbroadcaster_silence_ms = 3000\n")?;
+    let server = Server::options().set("--config", &settings).start()?;
+    run_scenario("broadcast", &server, &json!({ "silenceMs": 3000 }), minutes(3))?;
     Ok(())
 }
 

@@ -5,6 +5,8 @@ mod browser;
 mod codecs;
 mod crash_loop;
 mod data;
+mod deploy;
+mod front;
 mod load;
 mod loss;
 mod other_worker;
