@@ -15,6 +15,30 @@ const VIDEO = { ssrc: 22220001, payloadType: 101 };
 const AUDIO = { ssrc: 22220002, payloadType: 100 };
 const DEVICE = { flag: 'ffmpeg', name: 'FFmpeg', version: '1' };
 
+/** The server's HTTP API about one room. */
+class Api {
+  constructor(url, room) {
+    this.base = `${url.replace(/\/$/, '')}/rooms/${encodeURIComponent(room)}`;
+  }
+
+  async #fetch(method, path, body) {
+    const json = { method, headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) };
+    return fetch(this.base + path, body === undefined ? { method } : json);
+  }
+
+  async status(method, path, body) {
+    return (await this.#fetch(method, path, body)).status;
+  }
+
+  async call(method, path, body, wanted) {
+    const answer = await this.#fetch(method, path, body);
+    const text = await answer.text();
+    check(answer.status === wanted, `${method} ${path}: ${answer.status} instead of ${wanted}: ${text}`);
+    const isJson = answer.headers.get('content-type')?.includes('json');
+    return isJson ? JSON.parse(text) : text;
+  }
+}
+
 await scenario('broadcast', async (context) => {
   const { seconds = 5, fps = 20, silenceMs = 3000 } = context.args;
   const red = await person(context, 'red');
@@ -177,28 +201,4 @@ function publish({ onEnd }, fps, { video, audio }) {
   );
   onEnd(async () => child.kill('SIGKILL'));
   return child;
-}
-
-/** The server's HTTP API about one room. */
-class Api {
-  constructor(url, room) {
-    this.base = `${url.replace(/\/$/, '')}/rooms/${encodeURIComponent(room)}`;
-  }
-
-  async #fetch(method, path, body) {
-    const json = { method, headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) };
-    return fetch(this.base + path, body === undefined ? { method } : json);
-  }
-
-  async status(method, path, body) {
-    return (await this.#fetch(method, path, body)).status;
-  }
-
-  async call(method, path, body, wanted) {
-    const answer = await this.#fetch(method, path, body);
-    const text = await answer.text();
-    check(answer.status === wanted, `${method} ${path}: ${answer.status} instead of ${wanted}: ${text}`);
-    const isJson = answer.headers.get('content-type')?.includes('json');
-    return isJson ? JSON.parse(text) : text;
-  }
 }
