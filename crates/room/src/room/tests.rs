@@ -1051,7 +1051,7 @@ fn a_broadcaster_is_seen_and_received_but_offered_nothing() {
     assert_eq!(world.asks.len(), 1, "ann is offered its video");
     world.event(Event::Disconnected(SessionId(2)));
     world.settle();
-    assert_eq!((world.transports.len(), world.producers.len()), (1, 1));
+    assert_eq!((world.transports.len(), world.producers.len()), (2, 1), "only ann's are left");
 }
 
 #[test]
