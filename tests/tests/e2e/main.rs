@@ -5,8 +5,6 @@ mod browser;
 mod codecs;
 mod crash_loop;
 mod data;
-mod deploy;
-mod front;
 mod load;
 mod loss;
 mod other_worker;
