@@ -21,7 +21,7 @@ use boring::error::ErrorStack;
 use boring::ssl::{SslContextBuilder, SslRef};
 
 pub use context::{DtlsContext, DtlsVersions};
-pub use transport::DtlsTransport;
+pub use transport::{DtlsTransport, HANDSHAKE_DEADLINE};
 
 use crate::srtp::Profile;
 
@@ -114,7 +114,7 @@ pub enum DtlsFailure {
     /// The handshake broke down; BoringSSL says how.
     #[error("dtls handshake failed: {0}")]
     Handshake(String),
-    /// The peer answered none of our repeats.
+    /// The peer answered none of our repeats, or was not through in time.
     #[error("dtls handshake timed out")]
     Timeout,
     /// The peer ended the connection before it was usable.

@@ -49,6 +49,8 @@ counters! {
     dtls_unvalidated_path,
     /// DTLS records that were not accepted.
     dtls_errors,
+    /// DTLS handshakes that were not through in time.
+    dtls_timeouts,
     /// Media that came before there were keys for it.
     early_media,
     /// Datagrams from another address than the peer's.

@@ -296,6 +296,44 @@ fn silent_peer_fails_the_handshake() {
     assert_eq!(pair.client.transport.next_timeout(), None);
 }
 
+/// Neither one from whom nothing comes nor one who begins again and again, and never goes on.
+#[test]
+fn a_handshake_that_is_never_finished_is_given_up() {
+    for begins in [false, true] {
+        let mut pair = Pair::new(DtlsVersions::All);
+        pair.start();
+        let started = pair.now;
+        let hello = pair.client.transmits();
+        while pair.server.failure.is_none() {
+            if begins {
+                hello.iter().for_each(|part| pair.server.transport.handle_datagram(part, pair.now));
+            }
+            pair.server.transmits();
+            let next = pair.server.transport.next_timeout().expect("the end is due");
+            pair.now = next.min(pair.now + Duration::from_secs(1));
+            pair.server.transport.handle_timeout(pair.now);
+            pair.server.poll();
+            assert!(pair.now <= started + HANDSHAKE_DEADLINE, "it goes on");
+        }
+        assert_eq!(pair.now, started + HANDSHAKE_DEADLINE);
+        assert_eq!(pair.server.failure, Some(DtlsFailure::Timeout));
+        assert_eq!(pair.server.transport.next_timeout(), None);
+    }
+}
+
+#[test]
+fn what_is_connected_outlives_the_deadline_of_its_handshake() {
+    let mut pair = Pair::new(DtlsVersions::All);
+    pair.start();
+    pair.run(|_| false);
+    pair.now += HANDSHAKE_DEADLINE * 2;
+    for end in [&mut pair.client, &mut pair.server] {
+        end.transport.handle_timeout(pair.now);
+        end.poll();
+        assert_eq!(end.transport.state(), DtlsState::Connected);
+    }
+}
+
 #[test]
 fn wrong_fingerprint_fails() {
     for algorithm in FingerprintAlgorithm::ALL {

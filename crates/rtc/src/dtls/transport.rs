@@ -1,7 +1,7 @@
 //! One DTLS association: handshake, fingerprint, keys, application data, end.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use boring::srtp::SrtpProfileId;
 use boring::ssl::{ErrorCode, SslRef, SslStream};
@@ -17,6 +17,11 @@ const EXPORTER_LABEL: &str = "EXTRACTOR-dtls_srtp";
 /// Datagrams kept that come before [`DtlsTransport::start`]: a browser that has set up its side sends its
 /// ClientHello (two datagrams) before our `connect` request is through. Its repeats fill the rest.
 const MAX_EARLY: usize = 4;
+
+/// How long a handshake may take from [`DtlsTransport::start`] until BoringSSL is through with it. A peer that answers a
+/// little now and then, or has sent no ClientHello at all, would else hold its memory for as long as it likes. As a client
+/// we repeat for the ninth time after 51 s: a path that then works still brings a connection about.
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Longest plaintext of a record (RFC 8446 section 5.1).
 const MAX_RECORD: usize = 16 * 1024;
@@ -39,6 +44,8 @@ pub struct DtlsTransport {
     outgoing: VecDeque<Vec<u8>>,
     events: VecDeque<DtlsEvent>,
     deadline: Option<Instant>,
+    /// When an unfinished handshake is given up.
+    give_up: Option<Instant>,
     dropped: u64,
 }
 
@@ -56,6 +63,7 @@ impl DtlsTransport {
             outgoing: VecDeque::new(),
             events: VecDeque::new(),
             deadline: None,
+            give_up: None,
             dropped: 0,
         }
     }
@@ -100,6 +108,7 @@ impl DtlsTransport {
         self.stream = Some(stream);
         self.role = Some(role);
         self.state = DtlsState::Connecting;
+        self.give_up = now.checked_add(HANDSHAKE_DEADLINE);
         self.drive(now);
         for datagram in std::mem::take(&mut self.early) {
             if role == DtlsRole::Server {
@@ -141,7 +150,7 @@ impl DtlsTransport {
         self.deadline
     }
 
-    /// Does what is due by `now`: repeats of lost flights, acknowledgements.
+    /// Does what is due by `now`: repeats of lost flights, acknowledgements, the end of what takes too long.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.deadline.is_none_or(|deadline| now < deadline) {
             return;
@@ -151,7 +160,8 @@ impl DtlsTransport {
             return;
         };
         (self.context.timers.set_now)(now);
-        if (self.context.timers.handle_timeout)(stream.ssl_mut()) {
+        let given_up = self.give_up.is_some_and(|end| end <= now);
+        if !given_up && (self.context.timers.handle_timeout)(stream.ssl_mut()) {
             self.drive(now);
         } else {
             self.fail(DtlsFailure::Timeout);
@@ -298,7 +308,11 @@ impl DtlsTransport {
             return;
         };
         self.take_outgoing(stream.get_mut());
-        self.deadline = (self.context.timers.timeout)(stream.ssl()).and_then(|left| now.checked_add(left));
+        if self.handshake_done {
+            self.give_up = None;
+        }
+        let repeat = (self.context.timers.timeout)(stream.ssl()).and_then(|left| now.checked_add(left));
+        self.deadline = repeat.into_iter().chain(self.give_up).min();
         self.stream = Some(stream);
     }
 

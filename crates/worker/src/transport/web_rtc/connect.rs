@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use rtc::dtls::{DtlsConnection, DtlsEvent, DtlsState, MTU};
+use rtc::dtls::{DtlsConnection, DtlsEvent, DtlsFailure, DtlsState, MTU};
 use rtc::ice::{IceEvent, IceState};
 use rtc::srtp::{SrtpReceiver, SrtpSender};
 use worker_protocol::wire::{notification, web_rtc_transport as wire};
@@ -148,7 +148,10 @@ impl Worker {
         match event {
             DtlsEvent::Connected(connection) => self.on_dtls_connected(index, *connection, now),
             DtlsEvent::Failed(failure) => {
-                self.counters.dtls_errors += 1;
+                match failure {
+                    DtlsFailure::Timeout => self.counters.dtls_timeouts += 1,
+                    _ => self.counters.dtls_errors += 1,
+                }
                 let id = self.transports[index].id.clone();
                 self.outbox.warn(LogTag::Dtls, || format!("DTLS failed: {failure} [transportId:{id}]"));
                 self.notify_dtls_state(index, DtlsState::Failed, None);
