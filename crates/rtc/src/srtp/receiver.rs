@@ -17,12 +17,27 @@ use super::{Profile, SrtpError, read_u32, rtp_header_len};
 /// one SSRC per packet; 150 bytes each make this 300 kB at most.
 pub const DEFAULT_MAX_SSRCS: usize = 1024;
 
+/// Packets of a stream refused in a row until we take it that more than 2^15 were lost, so that RFC 3711's estimate of the
+/// index (section 3.3.1) names a wrong rollover counter, and would for ever.
+const LOST_AFTER: u16 = 16;
+
+/// Rollovers ahead that are tried then, one a packet: 2^18 packets are twenty minutes of video.
+const ROLLOVERS_AHEAD: u16 = 4;
+
+/// What is known of one RTP stream.
+struct Stream {
+    window: ReplayWindow,
+    /// Packets refused since the last that was good. An attacker without the key can make it grow: then a second guess
+    /// costs us one more look a packet.
+    refused: u16,
+}
+
 /// Checks and decrypts RTP and RTCP packets of one direction under one master key.
 pub struct SrtpReceiver {
     profile: Profile,
     rtp: PacketCipher,
     rtcp: PacketCipher,
-    rtp_streams: FxHashMap<u32, ReplayWindow>,
+    rtp_streams: FxHashMap<u32, Stream>,
     rtcp_streams: FxHashMap<u32, ReplayWindow>,
     max_ssrcs: usize,
 }
@@ -87,25 +102,65 @@ impl SrtpReceiver {
         let known = self.rtp_streams.len();
         let stream = self.rtp_streams.entry(ssrc);
         let index = match &stream {
-            Entry::Occupied(window) => {
-                let window = window.get();
-                let index = estimate_index(window.highest(), sequence).ok_or(SrtpError::TooOld)?;
-                window.check(index)?;
-                index
+            Entry::Occupied(stream) => {
+                let stream = stream.get();
+                let estimate = estimate_index(stream.window.highest(), sequence).ok_or(SrtpError::TooOld);
+                match estimate.and_then(|index| stream.window.check(index).map(|()| index)) {
+                    Ok(index) if stream.refused < LOST_AFTER => index,
+                    estimate => return self.unprotect_after_refusals(estimate, datagram),
+                }
             }
             Entry::Vacant(_) => u64::from(sequence),
         };
         let roc = ((index >> 16) as u32).to_be_bytes();
         let associated = Associated { gcm: header, head: header, tail: roc };
-        self.rtp.open(PacketNonce { ssrc, index }, associated, payload, tag)?;
+        let opened = self.rtp.open(PacketNonce { ssrc, index }, associated, payload, tag);
         match stream {
-            Entry::Occupied(mut window) => window.get_mut().accept(index),
-            Entry::Vacant(_) if known >= self.max_ssrcs => return Err(SrtpError::TooManySsrcs),
+            Entry::Occupied(mut stream) => stream.get_mut().note(index, opened)?,
             Entry::Vacant(vacant) => {
-                vacant.insert(ReplayWindow::starting_at(index));
+                opened?;
+                if known >= self.max_ssrcs {
+                    return Err(SrtpError::TooManySsrcs);
+                }
+                vacant.insert(Stream { window: ReplayWindow::starting_at(index), refused: 0 });
             }
         }
         Ok(len)
+    }
+
+    /// The rare way of a packet whose index is not to be believed: it, or many before it, were refused. Where it is not what
+    /// `estimate` says, it may be one that many thousands of lost ones lie before.
+    #[cold]
+    fn unprotect_after_refusals(
+        &mut self,
+        estimate: Result<u64, SrtpError>,
+        datagram: &mut [u8],
+    ) -> Result<usize, SrtpError> {
+        let ssrc = read_u32(datagram, 8).ok_or(SrtpError::Malformed)?;
+        let sequence = u64::from(read_u32(datagram, 0).ok_or(SrtpError::Malformed)? & 0xffff);
+        let stream = self.rtp_streams.get_mut(&ssrc).ok_or(SrtpError::Malformed)?;
+        let refused = stream.refused;
+        let ahead = (refused >= LOST_AFTER).then(|| {
+            let rollover =
+                (stream.window.highest() >> 16).checked_add(u64::from(refused % (ROLLOVERS_AHEAD + 1)))?;
+            let index = rollover.checked_mul(1 << 16)?.checked_add(sequence)?;
+            // Nearer ones are what the estimate names.
+            (index >> 48 == 0 && index > stream.window.highest()).then_some(index)
+        });
+        let mut opened = estimate.and_then(|index| {
+            // A failed attempt leaves nothing to try again with.
+            let mut copy = datagram.to_vec();
+            let len = open_rtp(&self.rtp, index, &mut copy)?;
+            datagram.copy_from_slice(&copy);
+            Ok((index, len))
+        });
+        if let (Err(_), Some(Some(index))) = (&opened, ahead) {
+            opened = open_rtp(&self.rtp, index, datagram).map(|len| (index, len)).or(opened);
+        }
+        match opened {
+            Ok((index, len)) => stream.note(index, Ok(())).map(|()| len),
+            Err(error) => stream.note(0, Err(error)).map(|()| 0),
+        }
     }
 
     /// Decrypts an SRTCP packet in place and returns the length of the compound RTCP packet that `datagram`
@@ -163,10 +218,37 @@ impl SrtpReceiver {
     }
 }
 
+impl Stream {
+    /// Takes note of what became of a packet.
+    fn note(&mut self, index: u64, opened: Result<(), SrtpError>) -> Result<(), SrtpError> {
+        match opened {
+            Ok(()) => {
+                self.refused = 0;
+                self.window.accept(index);
+            }
+            Err(_) => self.refused = self.refused.saturating_add(1),
+        }
+        opened
+    }
+}
+
 impl std::fmt::Debug for SrtpReceiver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SrtpReceiver").field("profile", &self.profile).finish_non_exhaustive()
     }
+}
+
+/// Decrypts an RTP packet of a known index in place; its length.
+fn open_rtp(cipher: &PacketCipher, index: u64, datagram: &mut [u8]) -> Result<usize, SrtpError> {
+    let header_len = rtp_header_len(datagram).ok_or(SrtpError::Malformed)?;
+    let ssrc = read_u32(datagram, 8).ok_or(SrtpError::Malformed)?;
+    let len = datagram.len().checked_sub(cipher.tag_len()).ok_or(SrtpError::Malformed)?;
+    let (packet, tag) = datagram.split_at_mut_checked(len).ok_or(SrtpError::Malformed)?;
+    let (header, payload) = packet.split_at_mut_checked(header_len).ok_or(SrtpError::Malformed)?;
+    let roc = ((index >> 16) as u32).to_be_bytes();
+    let associated = Associated { gcm: header, head: header, tail: roc };
+    cipher.open(PacketNonce { ssrc, index }, associated, payload, tag)?;
+    Ok(len)
 }
 
 /// The index nearest to the highest seen one that ends in `sequence` (RFC 3711 section 3.3.1). `None` when

@@ -260,6 +260,48 @@ fn sequence_wraps_count_rollovers_in_both_directions() {
 }
 
 #[test]
+fn a_stream_is_found_again_after_more_lost_packets_than_half_a_turn() {
+    for profile in Profile::PREFERENCE {
+        for lost in [33_000, 40_000, 65_536, 70_000, 150_000, 200_000] {
+            for first in [3, 30_000, 65_530] {
+                let (sender, mut receiver) = pair(profile);
+                receiver.unprotect_rtp(&mut protect(&sender, first, SSRC, b"x")).unwrap();
+                let mut refused = 0;
+                let mut index = first + lost;
+                while receiver.unprotect_rtp(&mut protect(&sender, index, SSRC, b"x")).is_err() {
+                    refused += 1;
+                    index += 1;
+                    assert!(refused <= 24, "{profile:?}: {lost} lost after {first}");
+                }
+                // From then on nothing is tried twice, and nothing taken twice.
+                let again = receiver.unprotect_rtp(&mut protect(&sender, index, SSRC, b"x"));
+                assert_eq!(again, Err(SrtpError::Replayed));
+                for next in index + 1..index + 100 {
+                    receiver.unprotect_rtp(&mut protect(&sender, next, SSRC, b"x")).unwrap();
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn forgeries_in_a_row_move_no_index() {
+    for profile in Profile::PREFERENCE {
+        let (sender, mut receiver) = pair(profile);
+        let (stranger, _) = pair(profile);
+        let mut forged = protect(&stranger, 50_000, SSRC, b"forged");
+        *forged.last_mut().unwrap() ^= 1;
+        receiver.unprotect_rtp(&mut protect(&sender, 100, SSRC, b"x")).unwrap();
+        for _ in 0..1_000 {
+            assert!(receiver.unprotect_rtp(&mut forged.clone()).is_err());
+        }
+        // What was captured before is no newer for it.
+        assert_eq!(receiver.unprotect_rtp(&mut protect(&sender, 100, SSRC, b"x")), Err(SrtpError::Replayed));
+        receiver.unprotect_rtp(&mut protect(&sender, 101, SSRC, b"x")).unwrap();
+    }
+}
+
+#[test]
 fn wrong_rollover_is_no_packet() {
     for profile in Profile::PREFERENCE {
         let (sender, mut receiver) = pair(profile);
