@@ -1,8 +1,11 @@
 //! Which packets to ask for again (RFC 4585, section 6.2.1), and when.
 //!
-//! A gap is asked for once, after a short delay that lets reordered packets come by themselves, and then
+//! A gap is asked for after a short delay that lets reordered packets come by themselves, and then
 //! again a little more than every round trip until it is filled or given up. Works on extended sequence numbers; telling
 //! duplicates is the caller's.
+//!
+//! Over a long way each request goes out twice, a moment apart: where packets are lost, requests are as well, and each
+//! that is costs a whole round trip more, which is what freezes a picture. A sender that counts round trips repeats once.
 
 use std::{
     collections::VecDeque,
@@ -23,6 +26,10 @@ const MIN_RETRY_INTERVAL: Duration = Duration::from_millis(40);
 /// Added to the round trip between two requests for one packet, with an eighth of it: a sender's pacer, its timers and
 /// a path's jitter.
 const RETRY_MARGIN: Duration = Duration::from_millis(10);
+/// Round trips that are long enough to ask twice.
+const LONG_WAY: Duration = Duration::from_millis(50);
+/// Between asking and asking once more: apart enough not to be lost together, and within any sender's round trip.
+const ASK_TWICE_AFTER: Duration = Duration::from_millis(10);
 /// Greatest time between two requests for one packet.
 const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Key frames remembered, to drop what precedes them when too much is pending.
@@ -48,6 +55,8 @@ struct Missing {
     seq: u64,
     due: Instant,
     tries: u8,
+    /// The next request is the last one's second copy.
+    again: bool,
 }
 
 /// The missing packets of one incoming stream.
@@ -111,17 +120,21 @@ impl NackGenerator {
             return;
         }
         let retry_at = now + self.retry_interval();
+        let asks_twice = self.rtt.is_some_and(|rtt| rtt >= LONG_WAY);
         let mut next_due: Option<Instant> = None;
         let mut given_up = 0;
         self.missing.retain_mut(|missing| {
             if missing.due <= now {
-                if missing.tries >= MAX_TRIES {
-                    given_up += 1;
-                    return false;
+                if !missing.again {
+                    if missing.tries >= MAX_TRIES {
+                        given_up += 1;
+                        return false;
+                    }
+                    missing.tries += 1;
                 }
                 out.push(missing.seq as u16);
-                missing.tries += 1;
-                missing.due = retry_at;
+                missing.again = asks_twice && !missing.again;
+                missing.due = if missing.again { now + ASK_TWICE_AFTER } else { retry_at };
             }
             next_due = Some(next_due.map_or(missing.due, |due| due.min(missing.due)));
             true
@@ -179,7 +192,7 @@ impl NackGenerator {
             return NackOutcome::KeyFrameNeeded;
         }
         let due = now + self.delay;
-        self.missing.extend((from..to).map(|seq| Missing { seq, due, tries: 0 }));
+        self.missing.extend((from..to).map(|seq| Missing { seq, due, tries: 0, again: false }));
         self.next_due = Some(self.next_due.map_or(due, |next| next.min(due)));
         NackOutcome::Noted
     }
