@@ -36,6 +36,10 @@ pub struct Rung {
 /// Rungs ascend in layers. Their bitrates mostly do too, but a publisher may send a higher stream at a lower rate.
 pub type Ladder = ArrayVec<Rung, MAX_RUNGS>;
 
+/// Rungs of a spatial layer that lies above another one. Less than half of its frames a second are worse than all those of
+/// the one below it, and cost more.
+const RUNGS_ABOVE: usize = 2;
+
 /// A stream above another one is measured for so long…
 const UNMEASURED: Duration = Duration::from_millis(500);
 /// …and until then taken to cost so much: to switch up to it and down again takes two key frames.
@@ -112,6 +116,10 @@ pub fn push_temporal_layers(
         if bitrate > 0 && !ladder.is_full() {
             ladder.push(Rung { layers: Layers { spatial: top.spatial, temporal }, bitrate });
         }
+    }
+    if first > 0 {
+        let spared = ladder.len().saturating_sub(first).saturating_sub(RUNGS_ABOVE);
+        ladder.drain(first..first + spared);
     }
     if let Some(last) = ladder.get_mut(first..).and_then(<[Rung]>::last_mut) {
         last.layers.temporal = top.temporal;
