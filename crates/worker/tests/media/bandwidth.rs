@@ -1,5 +1,7 @@
-//! Layers and the link: a whole worker in virtual time, a publisher of simulcast, and a subscriber behind a link that
-//! is throttled, loses, delays and reorders by seed.
+//! Layers and the link: a whole worker in virtual time, a publisher of simulcast or of layers within one stream, and a
+//! subscriber behind a link that is throttled, loses, delays and reorders by seed.
+
+mod source;
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -8,30 +10,16 @@ use rtc::rtcp::{self, Packet};
 use rtc::rtp::{ExtensionIds, RtpHeader, Ssrc, is_rtcp};
 use rtc::twcc::TransportFeedbackGenerator;
 use testkit::link::{LinkProfile, LossyLink};
-use testkit::random::Random;
 use worker::transport::bwe::PROBATION_SSRC;
 use worker_protocol::wire::request::{self, Method};
 use worker_protocol::wire::rtp_parameters::{self as rtp, MediaKind};
 use worker_protocol::wire::{notification, transport};
 
 use crate::harness::*;
+use source::{LAYERS, Sends, Source};
 
 const FRAME: Duration = Duration::from_millis(33);
-const PACKET: usize = 1_100;
 const SINK: u32 = 222;
-/// Bit/s of the three streams.
-const STREAMS: [u64; 3] = [120_000, 350_000, 1_500_000];
-
-/// One stream of the publisher.
-struct Source {
-    ssrc: u32,
-    bitrate: u64,
-    seq: u16,
-    picture: u16,
-    base: u8,
-    key_frame: bool,
-}
-
 struct Stage {
     harness: Harness,
     publisher: UdpSocket,
@@ -42,10 +30,8 @@ struct Stage {
     back: LossyLink<Vec<u8>>,
     receiver: TransportFeedbackGenerator,
     ids: ExtensionIds,
-    sources: Vec<Source>,
-    random: Random,
+    source: Source,
     now: Instant,
-    frame: u32,
     next_frame: Instant,
     spatial: i16,
     switches: u32,
@@ -58,7 +44,7 @@ fn extension(uri: rtp::RtpHeaderExtensionUri, id: u8) -> rtp::RtpHeaderExtension
 }
 
 impl Stage {
-    fn new(there: LinkProfile, back: LinkProfile, seed: u64) -> Self {
+    fn new(sends: Sends, there: LinkProfile, back: LinkProfile, seed: u64) -> Self {
         println!("seed {seed}");
         let mut harness = Harness::new();
         harness.router("router");
@@ -66,31 +52,21 @@ impl Stage {
         let publisher_at = harness.plain_transport("router", "in", true);
         let subscriber_at = harness.plain_transport("router", "out", false);
         harness.connect_plain("out", subscriber.local_addr().unwrap());
-        let encodings = (1..=3).map(|ssrc| rtp::RtpEncodingParameters {
-            scalability_mode: Some("L1T2".to_owned()),
-            ..encoding(ssrc, None)
-        });
-        let source = parameters(vec![vp8(96)], encodings.collect());
-        harness.produce("in", "producer", MediaKind::Video, source);
-        let mut codec = vp8(97);
+        harness.produce("in", "producer", MediaKind::Video, sends.parameters());
+        let mut codec = sends.codec(97);
         codec.rtcp_feedback.as_mut().unwrap().push(feedback("transport-cc", ""));
         let mut sink = parameters(vec![codec], vec![encoding(SINK, None)]);
-        sink.encodings[0].scalability_mode = Some("L3T2".to_owned());
+        sink.encodings[0].scalability_mode = Some(sends.consumed_mode().to_owned());
         sink.header_extensions = vec![
             extension(rtp::RtpHeaderExtensionUri::Mid, 1),
             extension(rtp::RtpHeaderExtensionUri::TransportWideCcDraft01, 5),
         ];
-        harness.consume("out", "consumer", "producer", MediaKind::Video, sink, 3);
+        if sends == Sends::Av1 {
+            sink.header_extensions.push(extension(rtp::RtpHeaderExtensionUri::DependencyDescriptor, 8));
+        }
+        harness.consume("out", "consumer", "producer", MediaKind::Video, sink, sends.streams());
         let now = Instant::now();
         let ids = ExtensionIds { transport_wide_cc: 5, ..ExtensionIds::default() };
-        let sources = (1..=3).zip(STREAMS).map(|(ssrc, bitrate)| Source {
-            ssrc,
-            bitrate,
-            seq: 100,
-            picture: 1,
-            base: 0,
-            key_frame: true,
-        });
         Self {
             harness,
             publisher,
@@ -101,10 +77,8 @@ impl Stage {
             back: LossyLink::new(back, seed + 1),
             receiver: TransportFeedbackGenerator::new(Ssrc(0)),
             ids,
-            sources: sources.collect(),
-            random: Random::new(seed + 2),
+            source: Source::new(sends, seed + 2),
             now,
-            frame: 0,
             next_frame: now,
             spatial: -1,
             switches: 0,
@@ -113,51 +87,20 @@ impl Stage {
         }
     }
 
-    /// One frame of each stream, every other one of the upper temporal layer.
-    fn publish(&mut self) {
-        self.frame += 1;
-        for source in &mut self.sources {
-            let key_frame = std::mem::take(&mut source.key_frame);
-            let temporal = if key_frame { 0 } else { u8::from(self.frame.is_multiple_of(2)) };
-            source.base = source.base.wrapping_add(1 - temporal);
-            source.picture += 1;
-            // By up to a third more or less than the mean; a key frame is some frames long.
-            let share = 667 + self.random.below(667);
-            let mut left =
-                (source.bitrate / 8 * 33 / 1000 * share / 1000) as usize * if key_frame { 5 } else { 1 };
-            while left > 0 {
-                let len = left.min(PACKET);
-                left -= len;
-                let marker = if left == 0 { 0x80 } else { 0 };
-                let mut packet = vec![0x80, marker | 96];
-                packet.extend_from_slice(&source.seq.to_be_bytes());
-                packet.extend_from_slice(&(self.frame * 2970).to_be_bytes());
-                packet.extend_from_slice(&source.ssrc.to_be_bytes());
-                let [high, low] = source.picture.to_be_bytes();
-                // X, S; then I, L and T with what they announce; then the payload header's P bit.
-                let descriptor =
-                    [0x90, 0xe0, 0x80 | high, low, source.base, temporal << 6 | 0x20, u8::from(!key_frame)];
-                packet.extend_from_slice(&descriptor);
-                packet.resize(packet.len() + len.max(20), 0xab);
-                source.seq = source.seq.wrapping_add(1);
-                self.publisher.send_to(&packet, self.publisher_at).unwrap();
-            }
-        }
-    }
-
     fn run(&mut self, time: Duration) {
         let end = self.now + time;
         while self.now < end {
             if self.now >= self.next_frame {
                 self.next_frame += FRAME;
-                self.publish();
+                for packet in self.source.picture() {
+                    self.publisher.send_to(&packet, self.publisher_at).unwrap();
+                }
             }
             self.harness.turn_at(self.now);
             while let Some(datagram) = receive(&self.publisher) {
                 for packet in rtcp::parse(&datagram) {
                     if let Ok(Packet::Pli(pli)) = packet {
-                        let asked = self.sources.iter_mut().find(|source| source.ssrc == pli.media_ssrc.0);
-                        asked.unwrap().key_frame = true;
+                        self.source.key_frame(pli.media_ssrc.0);
                     }
                 }
             }
@@ -215,11 +158,20 @@ fn link(rate: u64, delay_ms: u64) -> LinkProfile {
     LinkProfile { rate, queue_bytes, ..LinkProfile::perfect(Duration::from_millis(delay_ms)) }
 }
 
-/// A link of 3 Mbit/s for 15 s, of 0.5 for 35 s, then of 3 again; `feedback_lost` is the share of reports that is.
+/// Camera in three streams.
 fn falls_and_recovers(name: &str, there: LinkProfile, feedback_lost: f64) {
+    falls_and_recovers_with(Sends::Simulcast, name, there, feedback_lost);
+}
+
+/// A link of 3 Mbit/s for 15 s, of 0.5 for 35 s, then of 3 again; `feedback_lost` is the share of reports that is.
+fn falls_and_recovers_with(sends: Sends, name: &str, there: LinkProfile, feedback_lost: f64) {
     for seed in [1, 2] {
         let back = LinkProfile { loss: feedback_lost, ..LinkProfile::perfect(there.delay) };
-        let mut stage = Stage::new(there, back, seed);
+        let mut stage = Stage::new(sends, there, back, seed);
+        if sends != Sends::Simulcast {
+            // What a stream's layers cost is known once they have been seen: until then it may have all of them.
+            stage.run(Duration::from_secs(3));
+        }
         let start = stage.until("start", 10, 2..=2);
         let (early, _) = stage.watch(15);
         stage.there.set_profile(LinkProfile { rate: 500_000, queue_bytes: 18_750, ..there });
@@ -230,14 +182,14 @@ fn falls_and_recovers(name: &str, there: LinkProfile, feedback_lost: f64) {
         let up = stage.until("the link is back", 40, 2..=2);
         let (late, _) = stage.watch(30);
         println!(
-            "{name}: up after {start:.1} s, down {down:.1} s after the fall, back {up:.1} s after its end; \
+            "{sends:?}, {name}: up after {start:.1} s, down {down:.1} s after the fall, back {up:.1} s after its end; \
              switches {early} in 15 s, {low} in 30 s at {} kbit/s, {late} in 30 s; padding {} kB",
             media / 1000,
             stage.padding / 1000
         );
-        assert!(start < 8.0 && down < 2.5 && up < 30.0, "{name}, seed {seed}");
-        assert!(early == 0 && low <= 2 && late == 0, "{name}, seed {seed}: layers oscillate");
-        assert!(media > 110_000, "{name}, seed {seed}: {media} bit/s of 500,000 used");
+        assert!(start < 8.0 && down < 2.5 && up < 30.0, "{sends:?}, {name}, seed {seed}");
+        assert!(early == 0 && low <= 2 && late == 0, "{sends:?}, {name}, seed {seed}: layers oscillate");
+        assert!(media > 110_000, "{sends:?}, {name}, seed {seed}: {media} bit/s of 500,000 used");
     }
 }
 
@@ -271,8 +223,19 @@ fn layers_do_not_oscillate_over_loss_by_chance() {
 }
 
 #[test]
+fn layers_within_a_stream_follow_a_link_that_falls_and_recovers() {
+    for sends in [Sends::Vp9, Sends::Vp9Key, Sends::Av1] {
+        let plain = link(3_000_000, 50);
+        falls_and_recovers_with(sends, "50 ms each way", plain, FEEDBACK_ARRIVES);
+        let lossy = LinkProfile { loss: 0.02, jitter: Duration::from_millis(10), ..plain };
+        falls_and_recovers_with(sends, "0.02 lost, 10 ms of jitter", lossy, FEEDBACK_ARRIVES);
+    }
+}
+
+#[test]
 fn the_estimate_is_in_the_statistics_and_in_traces() {
-    let mut stage = Stage::new(link(3_000_000, 20), LinkProfile::perfect(Duration::from_millis(20)), 1);
+    let mut stage =
+        Stage::new(Sends::Simulcast, link(3_000_000, 20), LinkProfile::perfect(Duration::from_millis(20)), 1);
     let events = vec![transport::TraceEventType::Bwe, transport::TraceEventType::Probation];
     let body = transport::EnableTraceEventRequest { events };
     let body = request::Body::TransportEnableTraceEventRequest(Box::new(body));
@@ -281,7 +244,7 @@ fn the_estimate_is_in_the_statistics_and_in_traces() {
     stage.run(Duration::from_secs(2));
     let (index, _) = stage.harness.worker.transports.iter().find(|(_, found)| found.id == "out").unwrap();
     let stats = stage.harness.worker.transport_stats_base(index, stage.now);
-    assert!(stats.available_outgoing_bitrate.unwrap() > STREAMS[2], "{stats:?}");
+    assert!(stats.available_outgoing_bitrate.unwrap() > LAYERS[2], "{stats:?}");
     assert_eq!(stats.rtp_packet_loss_sent, Some(0.0));
     assert!(stats.probation_bytes_sent > 0);
     let mut traced = [0, 0];
@@ -302,7 +265,8 @@ fn the_estimate_is_in_the_statistics_and_in_traces() {
 
 #[test]
 fn a_limit_keeps_the_layers_down_and_its_end_lets_them_up() {
-    let mut stage = Stage::new(link(5_000_000, 20), LinkProfile::perfect(Duration::from_millis(20)), 1);
+    let mut stage =
+        Stage::new(Sends::Simulcast, link(5_000_000, 20), LinkProfile::perfect(Duration::from_millis(20)), 1);
     stage.until("start", 10, 2..=2);
     let limit = |stage: &mut Stage, bitrate| {
         // Not by a request, which would come at the real time.
@@ -322,7 +286,12 @@ fn a_limit_keeps_the_layers_down_and_its_end_lets_them_up() {
 
 #[test]
 fn an_audience_that_never_reports_gets_what_was_assumed() {
-    let mut stage = Stage::new(link(5_000_000, 20), LinkProfile { loss: 1.0, ..LinkProfile::default() }, 1);
+    let mut stage = Stage::new(
+        Sends::Simulcast,
+        link(5_000_000, 20),
+        LinkProfile { loss: 1.0, ..LinkProfile::default() },
+        1,
+    );
     stage.run(Duration::from_secs(20));
     assert_eq!(stage.spatial, 1, "350 kbit/s fit into the 600 that are assumed, 1,500 do not");
     assert_eq!(stage.padding, 0, "nobody would answer a probe");

@@ -7,5 +7,6 @@ mod data;
 mod forwarding;
 mod harness;
 mod hostile;
+mod identities;
 mod layers;
 mod web_rtc;
