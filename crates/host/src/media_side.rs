@@ -599,6 +599,10 @@ fn failure(error: MediaError) -> Failed {
         | MediaError::Refused { kind: RefusalKind::Type, .. }
         | MediaError::NoSuchProducer(_)
         | MediaError::TooLong(_) => MediaFailure::Refused(text),
+        MediaError::Limit { what, .. } => {
+            metrics::counter!("tureen_media_refused_total", "what" => what).increment(1);
+            MediaFailure::Unavailable(text)
+        }
         MediaError::Closed | MediaError::Timeout { .. } => MediaFailure::Unavailable(text),
         MediaError::NoFreeStream => MediaFailure::Refused(text),
         MediaError::Refused { .. } | MediaError::UnexpectedAnswer(_) | MediaError::DuplicateId(_) => {

@@ -44,6 +44,14 @@ pub enum MediaError {
     /// All streams of the transport's SCTP association are in use.
     #[error("all SCTP streams of the transport are in use")]
     NoFreeStream,
+    /// The worker holds as many of these as it may ([`crate::WorkerSettings`]).
+    #[error("this media worker has its limit of {limit} {what}")]
+    Limit {
+        /// What there is too much of.
+        what: &'static str,
+        /// The most allowed.
+        limit: usize,
+    },
     /// An object of this id exists already.
     #[error("the id \"{0}\" is in use")]
     DuplicateId(String),

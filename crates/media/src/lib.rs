@@ -52,7 +52,7 @@ pub use crate::{
     producer::{Producer, ProducerOptions},
     router::{Router, RouterOptions},
     rtp_observer::{ActiveSpeakerObserver, AudioLevelObserver, AudioLevelObserverOptions},
-    settings::{DtlsCertificateFiles, ListenInfo, WorkerLogLevel, WorkerSettings},
+    settings::{DEFAULT_TRANSPORTS, DtlsCertificateFiles, ListenInfo, WorkerLogLevel, WorkerSettings},
     stats::{RtpStreamStats, TransportStats, TransportTuple, WebRtcStats},
     supervisor::{
         ListenAddress, Placed, PlacementHint, PoolError, PoolEvent, PoolSettings, WorkerPool, WorkerState,

@@ -100,6 +100,8 @@ impl ProducerIndex {
 pub(crate) struct Roots {
     pub(crate) channel: Channel,
     pub(crate) census: Arc<Census>,
+    /// Transports that the worker may hold.
+    pub(crate) transports: usize,
 }
 
 /// One object.
@@ -179,6 +181,15 @@ impl Object {
 
     pub(crate) fn producers(&self) -> Option<&Arc<ProducerIndex>> {
         self.producers.as_ref()
+    }
+
+    /// Whether the worker holds no more transports than it may, this one, if it is one, among them.
+    pub(crate) fn check_transports(&self) -> Result<(), MediaError> {
+        let limit = self.roots.transports;
+        if self.roots.census.counts().transports > limit {
+            return Err(MediaError::Limit { what: "transports", limit });
+        }
+        Ok(())
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -84,7 +84,7 @@ impl Router {
     /// Opens a transport to a browser.
     ///
     /// # Errors
-    /// [`MediaError::DuplicateId`], and as every request.
+    /// [`MediaError::Limit`], [`MediaError::DuplicateId`], and as every request.
     pub async fn create_web_rtc_transport(
         &self,
         options: WebRtcTransportOptions,
@@ -218,6 +218,12 @@ impl Router {
     ) -> Result<(Transport, Option<Body>), MediaError> {
         let id = id.unwrap_or_else(TransportId::random);
         let object = CloseOnDrop(Object::child(self.object(), Kind::Transport, id.shared())?);
+        // Only browsers come in any number: the others connect what the server itself has chosen to connect.
+        if let Method::RouterCreateWebRtcTransportWithServer | Method::RouterCreateWebRtcTransport = method {
+            object.0.check_transports().inspect_err(|_| {
+                object.0.mark_closed();
+            })?;
+        }
         let answer = object.created(self.object().request(method, Some(body(id.into()))).await)?;
         Ok((Transport::new(object, Arc::clone(&self.0.rtp_capabilities)), answer))
     }

@@ -5,6 +5,9 @@ use std::{net::IpAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 use ortc::TransportProtocol;
 use worker_protocol::wire::transport as wire;
 
+/// Transports of one worker: two each for 5,000 peers, which is more than a core serves.
+pub const DEFAULT_TRANSPORTS: usize = 10_000;
+
 /// How one worker process is started. Only flags that a stock mediasoup worker knows are used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerSettings {
@@ -18,6 +21,8 @@ pub struct WorkerSettings {
     pub rtc_ports: Option<RangeInclusive<u16>>,
     /// The DTLS certificate, in PEM; a worker makes its own without it.
     pub dtls_certificate: Option<DtlsCertificateFiles>,
+    /// Transports that it may hold; no WebRtcTransport beyond them is asked for ([`crate::MediaError::Limit`]).
+    pub transports: usize,
     /// Environment variables beside those of this process.
     pub environment: Vec<(String, String)>,
     /// How long a start may take.
@@ -38,6 +43,7 @@ impl WorkerSettings {
             log_tags: Vec::new(),
             rtc_ports: None,
             dtls_certificate: None,
+            transports: DEFAULT_TRANSPORTS,
             environment: Vec::new(),
             start_deadline: Duration::from_secs(10),
             request_deadline: Duration::from_secs(10),

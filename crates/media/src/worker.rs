@@ -101,7 +101,8 @@ impl Worker {
         }
         let orders = Arc::new(Orders::default());
         let (exit_sender, mut exit) = watch::channel(None);
-        let roots = Roots { channel: channel.clone(), census: Arc::default() };
+        let roots =
+            Roots { channel: channel.clone(), census: Arc::default(), transports: settings.transports };
         let watching =
             watch_process(child, roots.clone(), Arc::clone(&orders), exit_sender, settings.close_deadline);
         tokio::spawn(watching);

@@ -50,7 +50,11 @@ struct Stage {
 
 impl Stage {
     async fn new() -> Self {
-        let worker = Worker::spawn(&WorkerSettings::new(binary())).await.unwrap();
+        Self::with(&WorkerSettings::new(binary())).await
+    }
+
+    async fn with(settings: &WorkerSettings) -> Self {
+        let worker = Worker::spawn(settings).await.unwrap();
         let listen = media::ListenInfo::new(TransportProtocol::Udp, [127, 0, 0, 1].into(), 0);
         let server = worker.create_web_rtc_server(&[listen]).await.unwrap();
         let (sender, events) = event_queue(256);
@@ -120,6 +124,28 @@ fn capabilities(router: &Router) -> Arc<RtpCapabilities> {
 
 async fn produce_audio(transport: &WebRtcTransport) -> Producer {
     transport.produce(ProducerOptions::new(MediaKind::Audio, opus())).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_full_worker_takes_no_more_browsers_until_one_has_left() {
+    let mut settings = WorkerSettings::new(binary());
+    settings.transports = 3;
+    let stage = Stage::with(&settings).await;
+    let open = async || {
+        let options = WebRtcTransportOptions::new(WebRtcListen::Server(stage.server.clone()));
+        stage.router.create_web_rtc_transport(options).await
+    };
+    let mut transports = Vec::new();
+    for _ in 0..3 {
+        transports.push(open().await.unwrap());
+    }
+    for _ in 0..2 {
+        let refused = open().await.unwrap_err();
+        assert!(matches!(refused, MediaError::Limit { limit: 3, .. }), "{refused}");
+    }
+    assert_eq!(stage.worker.object_counts().transports, 3);
+    transports.pop().unwrap().transport().close().await.unwrap();
+    open().await.unwrap();
 }
 
 #[tokio::test]

@@ -72,7 +72,7 @@ fn open() -> (Channel, FakeWorker, JoinHandle<()>) {
 
 fn router_with_transport(channel: &Channel) -> (Arc<Object>, Arc<Object>, EventReceiver) {
     let (events, receiver) = event_queue(64);
-    let roots = Roots { channel: channel.clone(), census: Arc::default() };
+    let roots = Roots { channel: channel.clone(), census: Arc::default(), transports: 100 };
     let router = Object::root(roots, Kind::Router, "router".into(), Some(events));
     let transport = Object::child(&router, Kind::Transport, "transport".into()).unwrap();
     (router, transport, receiver)
