@@ -40,8 +40,9 @@ fn a_flood_of_tcp_connections_is_limited_and_dries_up() -> Result<()> {
 }
 
 #[test]
-fn half_open_handshakes_cost_little_and_leave_nothing() -> Result<()> {
+fn half_open_handshakes_cost_little_are_given_up_and_leave_nothing() -> Result<()> {
     let report = run(Case::HalfOpen, 2_000)?;
     assert_eq!(report.figures["handshakes"], 2_000);
+    assert_eq!(report.figures["dtls_timeouts"], 2_000);
     Ok(())
 }

@@ -162,7 +162,8 @@ pub(super) fn collision(stage: &mut Stage) -> Result<()> {
     double.exchange().context("after the intruder")
 }
 
-/// Sequence numbers through five turns, with outages of 20,000 packets that hide the wraps, and timestamps through one.
+/// Sequence numbers through five turns, with outages of 20,000 packets that hide the wraps, and timestamps through one;
+/// then outages of more than half a turn, after which RFC 3711's own estimate of the index is wrong for ever.
 pub(super) fn wrap(stage: &mut Stage) -> Result<()> {
     let mut call = Call::new(&mut stage.router, VIDEO, OUT)?;
     let mut index = 65_520_u64;
@@ -196,6 +197,11 @@ pub(super) fn wrap(stage: &mut Stage) -> Result<()> {
     stage.figures.insert("turns", index >> 16);
     stage.figures.insert("srtp_authentication_failed", stage.counter("srtp_authentication_failed")?);
     ensure!(stage.figures["srtp_authentication_failed"] == 0, "the rollover counter was guessed wrong");
+    for lost in [40_000, 65_536, 100_000] {
+        index += lost;
+        timestamp = timestamp.wrapping_add(60_000_000);
+        back(&mut call, &mut index, &mut timestamp).with_context(|| format!("after {lost} lost packets"))?;
+    }
     Ok(())
 }
 

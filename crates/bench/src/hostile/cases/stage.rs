@@ -91,7 +91,17 @@ impl Stage {
 
     /// Waits until a counter has reached a value, and takes it among the figures.
     pub(super) fn expect_counter(&mut self, name: &'static str, at_least: u64) -> Result<u64> {
-        let deadline = Instant::now() + COUNTERS_DEADLINE;
+        self.expect_within(name, at_least, COUNTERS_DEADLINE)
+    }
+
+    /// The same, with another patience.
+    pub(super) fn expect_within(
+        &mut self,
+        name: &'static str,
+        at_least: u64,
+        patience: Duration,
+    ) -> Result<u64> {
+        let deadline = Instant::now() + patience;
         loop {
             let value = self.counter(name)?;
             if value >= at_least {
