@@ -100,7 +100,7 @@ pub(crate) fn nginx(settings: &NginxSettings) -> String {
     let listen = match tls {
         Some((certificate, key)) => format!(
             "    listen {port} ssl;\n    listen [::]:{port} ssl;\n    ssl_certificate \"{}\";\n    ssl_certificate_key \
-             \"{}\";\n    ssl_protocols TLSv1.2 TLSv1.3;\n    ssl_session_cache shared:tureen:10m;",
+             \"{}\";\n    ssl_protocols TLSv1.2 TLSv1.3;\n    ssl_session_cache shared:tureen_tls:10m;",
             certificate.display(),
             key.display()
         ),

@@ -5,6 +5,7 @@ mod browser;
 mod codecs;
 mod crash_loop;
 mod data;
+mod deploy;
 mod load;
 mod loss;
 mod other_worker;
