@@ -33,6 +33,11 @@ const NGINX: Package = Package { name: "nginx-light", present: || process::find(
 const KEEPALIVED: Package = Package { name: "keepalived", present: || process::find("keepalived").is_some() };
 const CURL: Package = Package { name: "curl", present: || process::find("curl").is_some() };
 const SYSTEMD: Package = Package { name: "systemd", present: || process::find("systemd-analyze").is_some() };
+/// The program only: tests start servers of their own.
+const REDIS: Package = Package {
+    name: "redis-server",
+    present: || process::find("redis-server").is_some() && process::find("redis-cli").is_some(),
+};
 const OPENSSL: Package = Package { name: "openssl", present: || process::find("openssl").is_some() };
 
 const PYTHON_VENV: Package = Package {
@@ -44,8 +49,8 @@ const PYTHON_VENV: Package = Package {
 pub(crate) const TO_BUILD: &[Package] = &[CXX, MAKE, CMAKE, LIBCLANG, NPM];
 /// What mediasoup's Node tests need.
 pub(crate) const TO_NODE_TEST: &[Package] = &[CXX, MAKE, CMAKE, LIBCLANG, NPM, OPENSSL];
-/// What all tests need: browsers, an encoder and recorder, namespaces whose traffic can be dropped, certificates, Python, and what stands
-/// before servers in production.
+/// What all tests need: browsers, an encoder and recorder, namespaces whose traffic can be dropped, certificates, Python, Redis,
+/// and what stands before servers in production.
 pub(crate) const TO_TEST: &[Package] = &[
     CXX,
     MAKE,
@@ -62,6 +67,7 @@ pub(crate) const TO_TEST: &[Package] = &[
     NGINX,
     KEEPALIVED,
     SYSTEMD,
+    REDIS,
 ];
 
 /// Sees to it that the packages' programs are there.

@@ -8,6 +8,9 @@ pub enum StoreError {
     /// There is no connection now. Nothing was sent; it reconnects by itself.
     #[error("the store cannot be reached")]
     Away,
+    /// The first connection did not come about, and why.
+    #[error("the store cannot be reached: {0}")]
+    Unreachable(String),
     /// No answer in time. Whether the change took place is not known.
     #[error("the store does not answer")]
     Timeout,

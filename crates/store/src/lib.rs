@@ -6,15 +6,19 @@
 //!
 //! Keys and fields are in docs/store.md.
 
+pub mod membership;
+
 mod error;
 mod event;
 mod memory;
+mod redis;
 mod store;
 mod types;
 
 pub use error::StoreError;
 pub use event::StoreEvent;
 pub use memory::MemoryStore;
+pub use redis::{Host, RedisSettings, RedisStore, Secret, SettingsError, Topology};
 pub use store::Store;
 pub use types::{
     Member, MemoryId, Registered, RoomFacts, RoomState, Round, ServerFacts, StateConflict, Swept,

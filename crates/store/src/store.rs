@@ -7,6 +7,7 @@ use serde_json::Value;
 use tokio::sync::broadcast;
 
 use crate::memory::MemoryStore;
+use crate::redis::{RedisSettings, RedisStore};
 use crate::types::{Member, Registered, RoomFacts, RoomState, Round, StateConflict, Swept};
 use crate::{StoreError, StoreEvent};
 
@@ -18,12 +19,22 @@ use crate::{StoreError, StoreEvent};
 pub enum Store {
     /// In this process' memory: a cluster of one, and tests.
     Memory(MemoryStore),
+    /// In Redis.
+    Redis(RedisStore),
 }
 
 impl Store {
     /// A store in this process' memory. Clones of it share what it holds.
     pub fn memory() -> Self {
         Self::Memory(MemoryStore::new())
+    }
+
+    /// A store in Redis.
+    ///
+    /// # Errors
+    /// [`StoreError`] when there is no connection within five seconds, or the user may not do what is needed.
+    pub async fn redis(settings: RedisSettings) -> Result<Self, StoreError> {
+        RedisStore::connect(settings).await.map(Self::Redis)
     }
 
     /// A room's lease, and who has registered since the memory that says so began.
@@ -33,6 +44,7 @@ impl Store {
     pub async fn read(&self, room: &RoomId) -> Result<(Option<Lease>, Registered), StoreError> {
         match self {
             Self::Memory(store) => Ok(store.read(room)),
+            Self::Redis(store) => store.read(room).await,
         }
     }
 
@@ -43,6 +55,7 @@ impl Store {
     pub async fn facts(&self, room: &RoomId) -> Result<Option<RoomFacts>, StoreError> {
         match self {
             Self::Memory(store) => Ok(store.facts(room)),
+            Self::Redis(store) => store.facts(room).await,
         }
     }
 
@@ -59,10 +72,12 @@ impl Store {
     ) -> Result<Result<(), Conflict>, StoreError> {
         match self {
             Self::Memory(store) => Ok(store.claim(room, seen, new, facts)),
+            Self::Redis(store) => store.claim(room, seen, new, facts).await,
         }
     }
 
-    /// Confirms a lease as [`cluster::lease::confirm`] says, and what is known beside it.
+    /// Confirms a lease as [`cluster::lease::confirm`] says, and what is known beside it. Who has registered is said always
+    /// in the five minutes after a loss of memory, and later now and then: the set may be empty.
     ///
     /// # Errors
     /// As [`Self::claim`].
@@ -74,6 +89,7 @@ impl Store {
     ) -> Result<Result<(Confirmation, Registered), Conflict>, StoreError> {
         match self {
             Self::Memory(store) => Ok(store.confirm(room, own, facts)),
+            Self::Redis(store) => store.confirm(room, own, facts).await,
         }
     }
 
@@ -87,6 +103,7 @@ impl Store {
                 store.release(room, term);
                 Ok(())
             }
+            Self::Redis(store) => store.release(room, term).await,
         }
     }
 
@@ -97,6 +114,7 @@ impl Store {
     pub async fn begin_round(&self) -> Result<Round, StoreError> {
         match self {
             Self::Memory(store) => Ok(store.begin_round()),
+            Self::Redis(store) => store.begin_round().await,
         }
     }
 
@@ -108,6 +126,7 @@ impl Store {
     pub async fn registered(&self, node: &Node, round: &Round) -> Result<(), StoreError> {
         match self {
             Self::Memory(store) => store.registered(node, round),
+            Self::Redis(store) => store.registered(node, round).await,
         }
     }
 
@@ -118,6 +137,7 @@ impl Store {
     pub async fn beat(&self, node: &Node, load: &Load, counts: &Counts) -> Result<(), StoreError> {
         match self {
             Self::Memory(store) => store.beat(node, load, counts),
+            Self::Redis(store) => store.beat(node, load, counts).await,
         }
     }
 
@@ -131,6 +151,7 @@ impl Store {
                 store.deregister(id, incarnation);
                 Ok(())
             }
+            Self::Redis(store) => store.deregister(id, incarnation).await,
         }
     }
 
@@ -142,6 +163,7 @@ impl Store {
     pub async fn members(&self) -> Result<Vec<Member>, StoreError> {
         match self {
             Self::Memory(store) => Ok(store.members()),
+            Self::Redis(store) => store.members().await,
         }
     }
 
@@ -152,6 +174,7 @@ impl Store {
     pub async fn room_state(&self, room: &RoomId) -> Result<Option<RoomState>, StoreError> {
         match self {
             Self::Memory(store) => Ok(store.room_state(room)),
+            Self::Redis(store) => store.room_state(room).await,
         }
     }
 
@@ -168,6 +191,7 @@ impl Store {
     ) -> Result<Result<u64, StateConflict>, StoreError> {
         match self {
             Self::Memory(store) => store.set_room_state(room, seen, value),
+            Self::Redis(store) => store.set_room_state(room, seen, value).await,
         }
     }
 
@@ -179,6 +203,7 @@ impl Store {
     pub async fn sweep(&self, is_dead: impl Fn(&Lease) -> bool) -> Result<Swept, StoreError> {
         match self {
             Self::Memory(store) => Ok(store.sweep(is_dead)),
+            Self::Redis(store) => store.sweep(is_dead).await,
         }
     }
 
@@ -186,6 +211,7 @@ impl Store {
     pub async fn publish(&self, event: &StoreEvent) {
         match self {
             Self::Memory(store) => store.publish(event),
+            Self::Redis(store) => store.publish(event).await,
         }
     }
 
@@ -193,6 +219,7 @@ impl Store {
     pub fn events(&self) -> broadcast::Receiver<StoreEvent> {
         match self {
             Self::Memory(store) => store.events(),
+            Self::Redis(store) => store.events(),
         }
     }
 }
