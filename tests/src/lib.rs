@@ -5,21 +5,25 @@
 
 mod binaries;
 mod certificate;
+mod cluster;
 mod ffmpeg;
 mod link;
 pub mod loss;
 mod namespace;
 mod proc;
+mod redis;
 mod scenario;
 mod server;
 
 pub use crate::{
     binaries::{mediasoup_packages, node, node_22, python, root, tureen, tureen_worker},
     certificate::Certificate,
+    cluster::Cluster,
     ffmpeg::{Publisher, Recorder, Recording, RtpEnd},
     link::{Link, LinkControl, LinkProfiles},
     namespace::{Namespace, Network},
     proc::{Listening, alive, children, kill, listening, open_descriptors, resident_bytes},
+    redis::Redis,
     scenario::{Scenario, run_scenario, run_scenario_in},
     server::{Server, ServerOptions},
 };

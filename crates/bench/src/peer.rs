@@ -157,6 +157,12 @@ impl Peer {
         self.send.key_frame_requests()
     }
 
+    /// Waits until the server, or its end, has closed the WebSocket.
+    pub async fn closed(&mut self) {
+        // Ended by a panic, it is over as well.
+        let _ = (&mut self.dispatcher).await;
+    }
+
     /// The protoo session, for requests beyond joining.
     pub fn protoo(&mut self) -> &mut Protoo {
         &mut self.protoo

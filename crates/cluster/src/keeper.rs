@@ -190,6 +190,20 @@ pub enum Refusal {
     Overloaded,
 }
 
+impl Refusal {
+    /// A label for counters.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::StoreAway => "store_away",
+            Self::Rebuilding => "rebuilding",
+            Self::CutOff => "cut_off",
+            Self::NotHere => "not_here",
+            Self::Conflict => "conflict",
+            Self::Overloaded => "overloaded",
+        }
+    }
+}
+
 /// The rooms of a media node, and what it is about to do about others.
 #[derive(Debug)]
 pub struct Keeper {

@@ -137,7 +137,12 @@ impl Neighbourhood {
 
     /// Whether this node and more than half of all members hear each other.
     pub fn has_majority(&self, now: Instant) -> bool {
-        self.linked(now).count() * 2 + 2 > self.members.len() + 1
+        self.links(now) * 2 + 2 > self.members.len() + 1
+    }
+
+    /// How many others this node hears and is heard by.
+    pub fn links(&self, now: Instant) -> usize {
+        self.linked(now).count()
     }
 
     /// Since when that is so without a break.

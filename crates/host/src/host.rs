@@ -40,6 +40,8 @@ pub struct HostSettings {
     pub limits: HostLimits,
     /// What routers and transports are like.
     pub media: MediaSettings,
+    /// Who is told of rooms that have ended.
+    pub ended: Option<mpsc::UnboundedSender<RoomId>>,
 }
 
 /// Sums over all rooms.
@@ -138,8 +140,15 @@ impl Host {
     }
 
     /// Whether this room is open here.
-    pub fn has_room(&self, room: &RoomId) -> bool {
+    pub fn has(&self, room: &RoomId) -> bool {
         lock(&self.0.rooms).get(room).is_some_and(|entry| !entry.inbox.is_closed())
+    }
+
+    /// Ends a room: its clients are told to come back, wherever it is then.
+    pub fn close(&self, room: &RoomId) {
+        if let Some(entry) = lock(&self.0.rooms).get(room) {
+            let _ = entry.control.send(Control::Shutdown);
+        }
     }
 
     /// Sums over all rooms, for metrics.
@@ -205,6 +214,9 @@ impl Shared {
         let mut rooms = lock(&self.rooms);
         if rooms.get(room).is_some_and(|entry| entry.generation == generation) {
             rooms.remove(room);
+            if let Some(ended) = &self.settings.ended {
+                let _ = ended.send(room.clone());
+            }
         }
     }
 }

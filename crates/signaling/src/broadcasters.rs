@@ -13,7 +13,8 @@ use std::collections::hash_map::Entry as Place;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use host::{ConnectError, Host, Session, ToClient};
+use host::{Session, ToClient};
+use node::{ConnectError, Messages, Rooms};
 use room::{PeerId, Reply, Request, RequestId, Role, RoomError, RoomId, TransportId};
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
@@ -84,7 +85,7 @@ impl Broadcasters {
     /// Opens a session for a new broadcaster. `introduced` is its join.
     pub(crate) async fn add(
         &self,
-        host: &Host,
+        rooms: &Rooms,
         (room, peer): (RoomId, PeerId),
         role: Option<Role>,
         dialect: Dialect,
@@ -104,7 +105,7 @@ impl Broadcasters {
         }
         // From here on the place is freed whatever happens, even when this future is dropped.
         let place = Taken { broadcasters: self.clone(), key };
-        let (session, messages) = host.connect(room, peer, role).await?;
+        let (session, messages) = rooms.connect(room, peer, role).await?;
         let task = Task::new(place, session, inbox, self.0.limits.clone());
         tokio::spawn(task.run(messages));
         Ok(broadcaster)
@@ -177,7 +178,7 @@ impl Task {
         Self { place, session, inbox, limits, waiting, last_request: 0, transports, last_sign, bucket }
     }
 
-    async fn run(mut self, mut messages: mpsc::Receiver<ToClient>) {
+    async fn run(mut self, mut messages: Messages) {
         let silence = self.limits.broadcaster_silence();
         let mut tick = tokio::time::interval((silence / 3).max(Duration::from_millis(50)));
         let mut left = None;

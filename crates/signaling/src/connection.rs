@@ -11,10 +11,10 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use host::{Session, SessionGone, ToClient};
+use node::Messages;
 use rand::RngExt;
 use room::{AskId, Reply, Request, RequestId, close_code};
 use serde_json::Value;
-use tokio::sync::mpsc;
 use tracing::debug;
 
 use crate::codec::{self, CodecError, Frame};
@@ -76,17 +76,17 @@ struct Waiting {
 /// Serves one client until it is over.
 pub(crate) async fn run(
     socket: WebSocket,
+    id: u64,
     session: Session,
-    mut messages: mpsc::Receiver<ToClient>,
+    mut messages: Messages,
     limits: Arc<GatewayLimits>,
     name: Option<String>,
     dialect: Dialect,
 ) {
-    let id = session.id().0;
     let (mut sink, mut stream) = socket.split();
     let mut connection = Connection::new(session, limits, name, dialect, Instant::now());
     let end = connection.serve(&mut sink, &mut stream, &mut messages).await;
-    debug!(session = id, ?end, "session ended");
+    debug!(connection = id, ?end, "session ended");
     let why = match &end {
         End::Gone => "gone",
         End::Silent => "silent",
@@ -138,7 +138,7 @@ impl Connection {
         &mut self,
         sink: &mut SplitSink<WebSocket, Message>,
         stream: &mut SplitStream<WebSocket>,
-        messages: &mut mpsc::Receiver<ToClient>,
+        messages: &mut Messages,
     ) -> End {
         let mut tick = tokio::time::interval(TICK.min(self.limits.ping_interval()));
         let mut batch = Vec::with_capacity(WRITE_BATCH);

@@ -1,13 +1,15 @@
 //! The door: an HTTP upgrade becomes a session, or an HTTP error that says why not.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::ws::WebSocketUpgrade;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use host::{ConnectError, Host, ToClient};
+use host::ToClient;
+use node::{ConnectError, Rooms};
 use rand::RngExt;
 use room::{IdError, PeerId, Reply, Request, RequestId, Role, RoomError, RoomId};
 use token::{Asked, TokenError, Verifier};
@@ -22,10 +24,13 @@ use crate::limits::GatewayLimits;
 /// The WebSocket subprotocol that clients must ask for.
 pub const SUBPROTOCOL: &str = "protoo";
 
+/// Numbers connections, for logs.
+static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
+
 /// Takes clients in. Clones share everything.
 #[derive(Debug, Clone)]
 pub struct Gateway {
-    host: Host,
+    rooms: Rooms,
     limits: Arc<GatewayLimits>,
     tokens: Option<Arc<Verifier>>,
     broadcasters: Broadcasters,
@@ -47,10 +52,10 @@ enum Unwanted {
 }
 
 impl Gateway {
-    /// A gateway to the rooms of this host.
-    pub fn new(host: Host, limits: GatewayLimits) -> Self {
+    /// A gateway to these rooms.
+    pub fn new(rooms: Rooms, limits: GatewayLimits) -> Self {
         let limits = Arc::new(limits);
-        Self { host, tokens: None, broadcasters: Broadcasters::new(0, limits.clone()), limits }
+        Self { rooms, tokens: None, broadcasters: Broadcasters::new(0, limits.clone()), limits }
     }
 
     /// Takes in so many broadcasters at once; 0, as without a call of this, is none, and no API for them.
@@ -89,26 +94,22 @@ impl Gateway {
             }
         };
         let Visitor { room, peer, role, name } = visitor;
-        let (session, messages) = match self.host.connect(room.clone(), peer.clone(), role).await {
+        let (session, messages) = match self.rooms.connect(room.clone(), peer.clone(), role).await {
             Ok(opened) => opened,
             Err(error) => {
-                refused(match error {
-                    ConnectError::Sessions(_) => "sessions",
-                    ConnectError::Rooms(_) => "rooms",
-                    ConnectError::ShuttingDown => "shutting_down",
-                    ConnectError::Busy => "busy",
-                });
+                refused(error.name());
                 return (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response();
             }
         };
-        debug!(%room, %peer, session = session.id().0, "session opened");
+        let connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+        debug!(%room, %peer, connection, "session opened");
         let limits = self.limits.clone();
         let dialect = Dialect::of_query(query);
         upgrade
             .protocols([SUBPROTOCOL])
             .max_message_size(MAX_FRAME_BYTES)
             .max_frame_size(MAX_FRAME_BYTES)
-            .on_upgrade(move |socket| connection::run(socket, session, messages, limits, name, dialect))
+            .on_upgrade(move |socket| connection::run(socket, connection, session, messages, limits, name, dialect))
     }
 }
 
@@ -121,8 +122,8 @@ pub(crate) struct Refusal {
 
 /// What requests over HTTP need, beside WebSockets.
 impl Gateway {
-    pub(crate) fn host(&self) -> &Host {
-        &self.host
+    pub(crate) fn rooms(&self) -> &Rooms {
+        &self.rooms
     }
 
     pub(crate) fn limits(&self) -> &GatewayLimits {
@@ -171,8 +172,8 @@ impl Gateway {
         room: RoomId,
         request: Request,
     ) -> Result<Result<Reply, RoomError>, ConnectError> {
-        let Ok(nobody) = PeerId::parse(&random_id()) else { return Err(ConnectError::Busy) };
-        let (session, mut messages) = self.host.connect(room, nobody, None).await?;
+        let Ok(nobody) = PeerId::parse(&random_id()) else { return Err(host::ConnectError::Busy.into()) };
+        let (session, mut messages) = self.rooms.connect(room, nobody, None).await?;
         let late = || RoomError::Unavailable("the server did not answer in time".to_owned());
         if session.request(RequestId(1), request).await.is_err() {
             return Ok(Err(late()));

@@ -33,7 +33,9 @@ pub(crate) enum Command {
       for everyone
   tureen serve --listen 0.0.0.0:443 … --media-address 10.0.0.5=203.0.113.7
       behind NAT, with a public address
-  tureen serve --config tureen.toml --workers 4")]
+  tureen serve --config tureen.toml --workers 4
+  tureen serve --redis redis://10.0.0.9 --node-id m1 --roles media --link-listen 10.0.0.5:7000 --link-tls-dir /etc/tureen/link
+      as a media node of a cluster")]
     Serve(Settings),
     /// Check or print the settings
     #[command(subcommand)]
@@ -201,6 +203,27 @@ pub(crate) struct Settings {
     /// A topic that workers log at debug and warn; may be repeated
     #[arg(long = "worker-log-tag", value_name = "TAG")]
     worker_log_tags: Vec<String>,
+    /// What this process does: signal takes clients in, media runs rooms [default: signal,media]
+    #[arg(long, value_name = "ROLES")]
+    roles: Option<String>,
+    /// The store that a cluster shares, for example redis://10.0.0.9:6379; without it this process is alone
+    #[arg(long, value_name = "URL")]
+    redis: Option<String>,
+    /// This node's name in the cluster, kept over restarts
+    #[arg(long, value_name = "NAME")]
+    node_id: Option<String>,
+    /// Where this node is: what lies close together has one name [default: default]
+    #[arg(long, value_name = "NAME")]
+    region: Option<String>,
+    /// Where other nodes of the cluster reach this one [default: a free port on 127.0.0.1]
+    #[arg(long, value_name = "IP:PORT")]
+    link_listen: Option<SocketAddr>,
+    /// What they are told when that differs
+    #[arg(long, value_name = "IP:PORT")]
+    link_address: Option<SocketAddr>,
+    /// Certificates of the cluster's links, as `tureen cert` makes them; needed beyond loopback
+    #[arg(long, value_name = "DIR")]
+    link_tls_dir: Option<PathBuf>,
     /// What the server logs: a level, or directives like info,signaling=debug [default: info]
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -282,10 +305,24 @@ mod tests {
             "ice",
             "--log",
             "debug",
+            "--roles",
+            "media",
+            "--redis",
+            "redis://h",
+            "--node-id",
+            "m1",
+            "--region",
+            "eu",
+            "--link-listen",
+            "10.0.0.1:1",
+            "--link-address",
+            "10.0.0.2:1",
+            "--link-tls-dir",
+            "d",
         ]);
         let Command::Serve(settings) = cli.command else { panic!("not serve") };
         let given = settings.given();
-        assert_eq!(given.len(), 14);
+        assert_eq!(given.len(), 21);
         let config = config::load(None, &given).expect("read");
         assert_eq!((config.workers, config.media_addresses.len()), (3, 2));
     }

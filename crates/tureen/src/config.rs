@@ -2,6 +2,7 @@
 //! whole before anything is started: all that is wrong is said at once.
 
 mod check;
+mod cluster;
 mod layers;
 
 use std::fmt;
@@ -12,7 +13,10 @@ use room::Limits;
 use serde::{Deserialize, Serialize};
 use signaling::GatewayLimits;
 
+use crate::load::NodeLimits;
+
 pub(crate) use check::{Checked, secrets_of};
+pub(crate) use cluster::ClusterSettings;
 pub(crate) use layers::load;
 
 /// Every setting. The names are those of the TOML file; in the environment `TUREEN_` and capitals, where a dot of a
@@ -53,6 +57,22 @@ pub(crate) struct Config {
     /// Broadcasters at once: peers that come by HTTP and send or receive plain RTP, such as ffmpeg. 0: no API for them.
     /// Not set: 200 where `listen` is loopback, else 0, because plain RTP is neither encrypted nor authenticated.
     pub(crate) broadcasters: Option<usize>,
+    /// What this process does: `signal` takes clients' WebSockets, `media` runs rooms and workers. Separated by commas.
+    pub(crate) roles: String,
+    /// The shared store of a cluster, as a URL. Not set: this process is alone and needs none.
+    pub(crate) redis: Option<String>,
+    /// The cluster's name. Nodes of another are refused.
+    pub(crate) cluster: String,
+    /// This node's name in the cluster, unique and kept over restarts.
+    pub(crate) node_id: Option<String>,
+    /// Where this node is; rooms begin in the region of their first peer.
+    pub(crate) region: String,
+    /// Where other nodes reach this one.
+    pub(crate) link_listen: SocketAddr,
+    /// What they are told when that differs, as behind NAT.
+    pub(crate) link_address: Option<SocketAddr>,
+    /// A folder with ca.pem, node.pem and node.key, as `tureen cert` makes them. Needed where links leave this machine.
+    pub(crate) link_tls_dir: Option<PathBuf>,
     /// How many of everything.
     pub(crate) limits: AllLimits,
 }
@@ -87,6 +107,8 @@ pub(crate) struct AllLimits {
     pub(crate) rooms: usize,
     /// Sessions at once, over all rooms.
     pub(crate) sessions: usize,
+    /// What this node's network can carry.
+    pub(crate) node: NodeLimits,
     /// Of one room.
     pub(crate) room: Limits,
     /// Of one session.
@@ -112,9 +134,18 @@ impl Default for Config {
             insecure_no_tokens: false,
             auth: Auth::default(),
             broadcasters: None,
+            roles: "signal,media".to_owned(),
+            redis: None,
+            cluster: "tureen".to_owned(),
+            node_id: None,
+            region: "default".to_owned(),
+            link_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            link_address: None,
+            link_tls_dir: None,
             limits: AllLimits {
                 rooms: 10_000,
                 sessions: 15_000,
+                node: NodeLimits::default(),
                 room: Limits::default(),
                 session: GatewayLimits::default(),
             },

@@ -8,26 +8,27 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use host::Host;
-use media::{WorkerPool, WorkerState};
+use media::WorkerState;
 use serde_json::json;
 use signaling::Gateway;
 
+use crate::media_node::MediaNode;
 use crate::metrics::Metrics;
 use crate::page;
 
 /// What the endpoints need. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Served {
-    pub(crate) gateway: Gateway,
-    pub(crate) host: Host,
-    pub(crate) pool: WorkerPool,
+    /// Where this process takes clients in.
+    pub(crate) gateway: Option<Gateway>,
+    /// Where it runs rooms.
+    pub(crate) media: Option<MediaNode>,
     pub(crate) metrics: Metrics,
 }
 
 /// All endpoints of the HTTP port.
 pub(crate) fn endpoints(served: Served) -> Router {
-    let broadcasters = signaling::broadcaster_endpoints(served.gateway.clone());
+    let broadcasters = served.gateway.clone().map(signaling::broadcaster_endpoints).unwrap_or_default();
     Router::new()
         .route("/", get(root))
         .route("/ws", get(socket))
@@ -67,8 +68,12 @@ async fn open(
     headers: &HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Response {
+    let Some(gateway) = &served.gateway else {
+        let text = "this node runs rooms and takes no clients in: connect to one with the role signal";
+        return (StatusCode::MISDIRECTED_REQUEST, text).into_response();
+    };
     match upgrade {
-        Ok(upgrade) => served.gateway.accept(upgrade, headers, query.as_deref().unwrap_or_default()).await,
+        Ok(upgrade) => gateway.accept(upgrade, headers, query.as_deref().unwrap_or_default()).await,
         Err(rejection) => rejection.into_response(),
     }
 }
@@ -77,22 +82,25 @@ async fn file(Path(path): Path<String>) -> Response {
     page::file(&path)
 }
 
-/// 200 while at least one media worker runs, else 503: what a load balancer asks.
+/// 200 while this node can do its work, else 503: what a load balancer asks. One with media needs a worker that runs.
 async fn health(State(served): State<Served>) -> Response {
-    let running = served.pool.status().iter().filter(|worker| worker.state == WorkerState::Running).count();
-    let totals = served.host.totals();
-    let status = if running > 0 { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let body = json!({
-        "status": if running > 0 { "ready" } else { "alive" },
-        "version": env!("CARGO_PKG_VERSION"),
-        "workers": { "running": running, "configured": served.pool.size() },
-        "rooms": totals.rooms,
-        "peers": totals.held.joined,
-    });
+    let mut body = json!({ "version": env!("CARGO_PKG_VERSION") });
+    let mut ready = true;
+    if let Some(media) = &served.media {
+        let workers = media.pool.status();
+        let running = workers.iter().filter(|worker| worker.state == WorkerState::Running).count();
+        let totals = media.host.totals();
+        ready = running > 0;
+        body["workers"] = json!({ "running": running, "configured": workers.len() });
+        body["rooms"] = json!(totals.rooms);
+        body["peers"] = json!(totals.held.joined);
+    }
+    body["status"] = json!(if ready { "ready" } else { "alive" });
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, axum::Json(body)).into_response()
 }
 
 async fn metrics(State(served): State<Served>) -> Response {
-    let text = served.metrics.render(&served.host, &served.pool);
+    let text = served.metrics.render(served.media.as_ref());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }

@@ -3,9 +3,12 @@
 mod accept;
 mod cert;
 mod cli;
+mod cluster;
 mod config;
 mod endpoints;
 mod front;
+mod load;
+mod media_node;
 mod metrics;
 mod page;
 mod serve;

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use host::Host;
-use media::{ObjectCounts, WorkerPool, WorkerState};
+use media::{ObjectCounts, WorkerState};
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
+use crate::media_node::MediaNode;
 use crate::worker_counters::WorkerCounters;
 
 /// The recorder of this process, and where its workers leave their counters.
@@ -48,8 +48,21 @@ impl Metrics {
         self.workers.environment()
     }
 
+    /// The workers' counters.
+    pub(crate) fn workers(&self) -> Arc<WorkerCounters> {
+        self.workers.clone()
+    }
+
     /// All metrics of this moment.
-    pub(crate) fn render(&self, host: &Host, pool: &WorkerPool) -> String {
+    pub(crate) fn render(&self, media: Option<&MediaNode>) -> String {
+        if let Some(media) = media {
+            self.observe(media);
+        }
+        self.recorder.run_upkeep();
+        self.recorder.render()
+    }
+
+    fn observe(&self, MediaNode { host, pool }: &MediaNode) {
         let totals = host.totals();
         let workers = pool.status();
         let running = workers.iter().filter(|worker| worker.state == WorkerState::Running).count();
@@ -69,7 +82,5 @@ impl Metrics {
         }
         counter!("tureen_worker_deaths_total").absolute(workers.iter().map(|worker| worker.deaths).sum());
         self.workers.collect(&workers);
-        self.recorder.run_upkeep();
-        self.recorder.render()
     }
 }

@@ -2,23 +2,25 @@
 
 use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
-use host::{Host, HostLimits, HostSettings, MediaSettings, PlainListen};
+use host::PlainListen;
 use hyper_util::rt::TokioTimer;
-use media::WorkerPool;
-use room::RoomType;
-use signaling::Gateway;
+use node::Rooms;
+use signaling::{Gateway, GatewayLimits};
+use token::Verifier;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 use crate::accept::Door;
+use crate::cluster::Joined;
 use crate::config::Checked;
 use crate::endpoints::{Served, endpoints};
+use crate::load::LoadMeter;
+use crate::media_node::{MediaNode, ROOMS_DEADLINE};
 use crate::metrics::Metrics;
 
 /// How long a client may take to send the head of an HTTP request.
@@ -27,12 +29,8 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 const IDLE_DEADLINE: Duration = Duration::from_secs(20);
 /// Connections beside those of sessions: for the page, health, metrics and handshakes.
 const OTHER_CONNECTIONS: usize = 1024;
-/// How long rooms may take to say goodbye to their clients.
-const ROOMS_DEADLINE: Duration = Duration::from_secs(3);
 /// How long open connections may take to end after that.
 const CONNECTIONS_DEADLINE: Duration = Duration::from_secs(2);
-/// How long workers may take to end, their own deadline included.
-const WORKERS_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Runs until SIGTERM or SIGINT.
 pub(crate) async fn serve(checked: Checked) -> Result<()> {
@@ -44,7 +42,7 @@ pub(crate) async fn serve(checked: Checked) -> Result<()> {
         .first()
         .filter(|_| broadcasters > 0)
         .map(|address| PlainListen { ip: address.ip, announced: address.announced_address.clone() });
-    let Checked { config, tls, tokens, log, workers, .. } = checked;
+    let Checked { config, tls, tokens, log, roles, cluster, .. } = checked;
     tracing_subscriber::fmt()
         .with_env_filter(log)
         .with_writer(std::io::stderr)
@@ -62,35 +60,31 @@ pub(crate) async fn serve(checked: Checked) -> Result<()> {
 
     let metrics = Metrics::install()?;
     pool_settings.worker.environment.push(metrics.worker_environment());
-    let pool = WorkerPool::start(pool_settings).await.context("cannot start the media workers")?;
-    info!(workers, "media workers run");
-    let host = Host::new(
-        pool.clone(),
-        HostSettings {
-            room_type: Arc::new(RoomType::open()),
-            room_limits: Arc::new(config.limits.room),
-            limits: HostLimits { rooms: config.limits.rooms, sessions: config.limits.sessions },
-            media: MediaSettings {
-                initial_outgoing_bitrate: config.initial_outgoing_bitrate,
-                ice_consent_timeout_s: config.ice_consent_timeout_s,
-                plain_listen,
-                ..MediaSettings::default()
-            },
-        },
-    );
+    let (media, rooms_ended) = match roles.media {
+        true => {
+            let (media, ended) = MediaNode::start(pool_settings, &config, plain_listen).await?;
+            (Some(media), Some(ended))
+        }
+        false => (None, None),
+    };
+    let joined = match cluster {
+        Some(settings) => {
+            let meter = LoadMeter::start(config.limits.node, metrics.workers());
+            Some(Joined::join(settings, roles, address.ip(), media.clone(), rooms_ended, meter).await?)
+        }
+        None => None,
+    };
+    let rooms = match (&joined, &media) {
+        (Some(joined), _) => Rooms::Cluster(joined.node()),
+        (None, Some(media)) => Rooms::Alone(media.host.clone()),
+        (None, None) => bail!("a process without media needs a cluster"),
+    };
     let silence = Duration::from_millis(config.limits.session.silence_ms);
     let idle = IDLE_DEADLINE.max(silence.saturating_add(Duration::from_secs(5)));
     let connections = config.limits.sessions.saturating_add(OTHER_CONNECTIONS);
     let door = Door::new(NoDelayAcceptor::new(), connections, idle);
-    let mut gateway = Gateway::new(host.clone(), config.limits.session).with_broadcasters(broadcasters);
-    match tokens {
-        Some(tokens) => gateway = gateway.requiring(tokens),
-        None if address.ip().is_loopback() => {}
-        None => {
-            warn!("whoever reaches {address} can join any room: there are no tokens (insecure_no_tokens)")
-        }
-    }
-    let served = Served { gateway, host: host.clone(), pool: pool.clone(), metrics };
+    let gateway = roles.signal.then(|| gateway(rooms, config.limits.session, tokens, address).with_broadcasters(broadcasters));
+    let served = Served { gateway, media: media.clone(), metrics };
     let app = endpoints(served).into_make_service();
 
     let handle = axum_server::Handle::new();
@@ -122,11 +116,17 @@ pub(crate) async fn serve(checked: Checked) -> Result<()> {
     }
     let stop = async {
         handle.graceful_shutdown(Some(ROOMS_DEADLINE + CONNECTIONS_DEADLINE));
-        if !host.shutdown(ROOMS_DEADLINE).await {
-            warn!("some rooms did not end in time");
+        if let Some(joined) = &joined {
+            joined.drain().await;
         }
-        if tokio::time::timeout(WORKERS_DEADLINE, pool.close()).await.is_err() {
-            warn!("some media workers did not end in time");
+        if let Some(media) = &media {
+            media.end_rooms().await;
+        }
+        if let Some(joined) = joined {
+            joined.leave().await;
+        }
+        if let Some(media) = &media {
+            media.end_workers().await;
         }
         let connections = async {
             while handle.connection_count() > 0 {
@@ -144,6 +144,22 @@ pub(crate) async fn serve(checked: Checked) -> Result<()> {
         _ = interrupt.recv() => warn!("second SIGINT: ending at once"),
     }
     Ok(())
+}
+
+/// Where clients come in, and whether they need tokens.
+fn gateway(rooms: Rooms, limits: GatewayLimits, tokens: Option<Verifier>, address: SocketAddr) -> Gateway {
+    let gateway = Gateway::new(rooms, limits);
+    match tokens {
+        Some(tokens) => gateway.requiring(tokens),
+        None => {
+            if !address.ip().is_loopback() {
+                warn!(
+                    "whoever reaches {address} can join any room: there are no tokens (insecure_no_tokens)"
+                );
+            }
+            gateway
+        }
+    }
 }
 
 /// The one line that a person waits for.

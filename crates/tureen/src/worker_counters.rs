@@ -13,6 +13,8 @@ use media::WorkerStatus;
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 use tempfile::TempDir;
 
+use crate::load::Sent;
+
 /// The variable that names the folder to a worker.
 const VARIABLE: &str = "TUREEN_WORKER_COUNTERS";
 
@@ -79,6 +81,12 @@ impl WorkerCounters {
             }
             last.values = values;
         }
+    }
+
+    /// What a worker process has sent so far, as of the last second; `None` when it writes no counters.
+    pub(crate) fn sent(&self, pid: u32) -> Option<Sent> {
+        let values = parse(&fs::read(self.file(pid)).ok()?)?;
+        Some(Sent { datagrams: *values.get("datagrams_sent")?, bytes: *values.get("octets_sent")? })
     }
 
     fn file(&self, pid: u32) -> PathBuf {

@@ -117,6 +117,8 @@ pub struct SocketCounters {
     pub send_overflow: u64,
     /// Datagrams that the kernel took.
     pub datagrams_sent: u64,
+    /// Bytes in them, without those of UDP and IP.
+    pub octets_sent: u64,
     /// Messages in which it took them.
     pub messages_sent: u64,
     /// Runs of datagrams that it did not take as one message.
@@ -300,6 +302,7 @@ impl Sockets {
                 }
                 let report = udp.queue.flush(&udp.socket);
                 self.counters.datagrams_sent += report.sent;
+                self.counters.octets_sent += report.octets;
                 self.counters.messages_sent += report.messages;
                 self.counters.runs_refused += report.runs_refused;
                 self.counters.send_errors += report.refused;

@@ -532,6 +532,7 @@ impl Worker {
             ("send_errors", sockets.send_errors),
             ("send_overflow", sockets.send_overflow),
             ("datagrams_sent", sockets.datagrams_sent),
+            ("octets_sent", sockets.octets_sent),
             ("messages_sent", sockets.messages_sent),
             ("runs_refused", sockets.runs_refused),
             ("dropped_talk", self.outbox.dropped_talk),

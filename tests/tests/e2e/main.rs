@@ -2,6 +2,7 @@
 //! itself (see .config/nextest.toml).
 
 mod browser;
+mod cluster;
 mod codecs;
 mod crash_loop;
 mod data;

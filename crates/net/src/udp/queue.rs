@@ -32,6 +32,8 @@ const MAX_REFUSED_DESTINATIONS: usize = 64;
 pub struct FlushReport {
     /// Datagrams that the kernel took.
     pub sent: u64,
+    /// Bytes in them, without those of UDP and IP.
+    pub octets: u64,
     /// Messages in which it took them: fewer than datagrams where there were runs.
     pub messages: u64,
     /// Datagrams that the kernel refused (unreachable, forbidden, too long), which are gone.
@@ -227,9 +229,10 @@ impl SendQueue {
             match send(&mut messages) {
                 Ok(taken) => {
                     let taken = taken.max(1).min(self.runs.len() - done);
-                    let datagrams: u64 =
-                        self.runs[done..done + taken].iter().map(|run| u64::from(run.count)).sum();
-                    report.sent += datagrams;
+                    for run in &self.runs[done..done + taken] {
+                        report.sent += u64::from(run.count);
+                        report.octets += u64::from(run.bytes);
+                    }
                     report.messages += taken as u64;
                     done += taken;
                 }

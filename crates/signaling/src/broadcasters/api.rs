@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
-use host::ConnectError;
+use node::ConnectError;
 use room::{ConsumerId, PeerId, ProducerId, Reply, Request, RoomError, RoomId, TransportId};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -109,8 +109,8 @@ impl Asked {
         Ok(Self { gateway, room, headers, query: query.unwrap_or_default() })
     }
 
-    fn room_must_exist(&self) -> Result<(), Fault> {
-        if self.gateway.host().has_room(&self.room) {
+    async fn room_must_exist(&self) -> Result<(), Fault> {
+        if self.gateway.rooms().has(&self.room).await {
             return Ok(());
         }
         let text = format!("room with id \"{}\" not found", self.room);
@@ -118,10 +118,10 @@ impl Asked {
     }
 
     /// The broadcaster of this id, if whoever asks may be it.
-    fn broadcaster(self, peer: &str) -> Result<Found, Fault> {
+    async fn broadcaster(self, peer: &str) -> Result<Found, Fault> {
         let peer = PeerId::parse(peer).map_err(|error| Fault::wrong(error.to_string()))?;
         self.gateway.authorize(&self.headers, &self.query, &self.room, Some(&peer))?;
-        self.room_must_exist()?;
+        self.room_must_exist().await?;
         let broadcaster = self.gateway.broadcasters().find(&self.room, &peer);
         let text = || format!("broadcaster with id \"{peer}\" does not exist");
         let broadcaster = broadcaster.ok_or_else(|| Fault::new(StatusCode::NOT_FOUND, text()))?;
@@ -191,7 +191,7 @@ fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Fault> {
 async fn capabilities(Path(room): Path<String>, guarded: Guarded) -> Result<Response, Fault> {
     let asked = Asked::new(guarded, &room)?;
     asked.gateway.authorize(&asked.headers, &asked.query, &asked.room, None)?;
-    asked.room_must_exist()?;
+    asked.room_must_exist().await?;
     let reply = asked.gateway.ask_once(asked.room.clone(), Request::RouterRtpCapabilities).await?;
     let reply = reply.map_err(|error| Fault::of(&error, Dialect::Unknown))?;
     Ok(Json(dialect::reply(reply, Dialect::Unknown)).into_response())
@@ -205,10 +205,10 @@ async fn create(Path(room): Path<String>, guarded: Guarded, body: Bytes) -> Resu
     if let (Some(name), Request::Join { display_name, .. }) = (name, &mut introduced) {
         *display_name = name;
     }
-    asked.room_must_exist()?;
+    asked.room_must_exist().await?;
     let Asked { gateway, room, .. } = asked;
     let key = (room.clone(), peer.clone());
-    let added = gateway.broadcasters().add(gateway.host(), key, role, dialect, introduced.clone()).await;
+    let added = gateway.broadcasters().add(gateway.rooms(), key, role, dialect, introduced.clone()).await;
     let broadcaster = added.map_err(|error| match (error, dialect) {
         (AddError::Connect(error), _) => Fault::from(error),
         (error @ AddError::Exists, Dialect::TypeScript) => {
@@ -237,7 +237,7 @@ async fn create(Path(room): Path<String>, guarded: Guarded, body: Bytes) -> Resu
 }
 
 async fn remove(Path((room, peer)): Path<(String, String)>, guarded: Guarded) -> Result<Response, Fault> {
-    let found = Asked::new(guarded, &room)?.broadcaster(&peer)?;
+    let found = Asked::new(guarded, &room)?.broadcaster(&peer).await?;
     found.broadcaster.leave().await;
     Ok(if found.broadcaster.dialect == Dialect::TypeScript {
         StatusCode::NO_CONTENT.into_response()
@@ -247,7 +247,7 @@ async fn remove(Path((room, peer)): Path<(String, String)>, guarded: Guarded) ->
 }
 
 async fn join(Path((room, peer)): Path<(String, String)>, guarded: Guarded) -> Result<Response, Fault> {
-    let found = Asked::new(guarded, &room)?.broadcaster(&peer)?;
+    let found = Asked::new(guarded, &room)?.broadcaster(&peer).await?;
     let introduced = (*found.broadcaster.introduced).clone();
     found.tell(introduced, "BroadcasterPeer joined").await
 }
@@ -257,7 +257,7 @@ async fn create_transport(
     guarded: Guarded,
     body: Bytes,
 ) -> Result<Response, Fault> {
-    let found = Asked::new(guarded, &room)?.broadcaster(&peer)?;
+    let found = Asked::new(guarded, &room)?.broadcaster(&peer).await?;
     let request = read::<NewTransport>(&body)?.read(found.broadcaster.dialect).map_err(Fault::wrong)?;
     found.make(request, "transports", "transportId").await
 }
@@ -267,7 +267,7 @@ async fn connect(
     guarded: Guarded,
     body: Bytes,
 ) -> Result<Response, Fault> {
-    let found = Asked::new(guarded, &room)?.broadcaster(&peer)?;
+    let found = Asked::new(guarded, &room)?.broadcaster(&peer).await?;
     let request = read::<Connect>(&body)?.read(TransportId::new(transport)).map_err(Fault::wrong)?;
     found.tell(request, "PlainTransport connected").await
 }
@@ -277,7 +277,7 @@ async fn produce_on(
     guarded: Guarded,
     body: Bytes,
 ) -> Result<Response, Fault> {
-    let found = Asked::new(guarded, &room)?.broadcaster(&peer)?;
+    let found = Asked::new(guarded, &room)?.broadcaster(&peer).await?;
     let transport = Some(TransportId::new(transport));
     let request = read::<NewProducer>(&body)?.read(transport).map_err(Fault::wrong)?;
     found.make(request, "producers", "producerId").await
@@ -288,7 +288,7 @@ async fn produce(
     guarded: Guarded,
     body: Bytes,
 ) -> Result<Response, Fault> {
-    let found = Asked::new(guarded, &room)?.broadcaster(&peer)?;
+    let found = Asked::new(guarded, &room)?.broadcaster(&peer).await?;
     let request = read::<NewProducer>(&body)?.read(None).map_err(Fault::wrong)?;
     found.make(request, "producers", "producerId").await
 }
@@ -304,7 +304,7 @@ async fn consume_on(
     Query(wanted): Query<Wanted>,
     guarded: Guarded,
 ) -> Result<Response, Fault> {
-    let found = Asked::new(guarded, &room)?.broadcaster(&peer)?;
+    let found = Asked::new(guarded, &room)?.broadcaster(&peer).await?;
     let request = Request::Consume {
         transport: TransportId::new(transport),
         producer: ProducerId::new(wanted.producer_id),
@@ -319,7 +319,7 @@ async fn consume(
     guarded: Guarded,
     body: Bytes,
 ) -> Result<Response, Fault> {
-    let found = Asked::new(guarded, &room)?.broadcaster(&peer)?;
+    let found = Asked::new(guarded, &room)?.broadcaster(&peer).await?;
     found.make(read::<NewConsumer>(&body)?.read(), "consumers", "consumerId").await
 }
 
@@ -327,7 +327,7 @@ async fn resume(
     Path((room, peer, consumer)): Path<(String, String, String)>,
     guarded: Guarded,
 ) -> Result<Response, Fault> {
-    let found = Asked::new(guarded, &room)?.broadcaster(&peer)?;
+    let found = Asked::new(guarded, &room)?.broadcaster(&peer).await?;
     found.tell(Request::ResumeConsumer(ConsumerId::new(consumer)), "Consumer resumed").await
 }
 
@@ -336,7 +336,7 @@ async fn consume_data(
     guarded: Guarded,
     body: Bytes,
 ) -> Result<Response, Fault> {
-    let found = Asked::new(guarded, &room)?.broadcaster(&peer)?;
+    let found = Asked::new(guarded, &room)?.broadcaster(&peer).await?;
     let request = read::<NewDataConsumer>(&body)?.read(TransportId::new(transport));
     found.make(request, "dataConsumers", "dataConsumerId").await
 }
@@ -346,7 +346,7 @@ async fn produce_data(
     guarded: Guarded,
     body: Bytes,
 ) -> Result<Response, Fault> {
-    let found = Asked::new(guarded, &room)?.broadcaster(&peer)?;
+    let found = Asked::new(guarded, &room)?.broadcaster(&peer).await?;
     let request = read::<NewDataProducer>(&body)?.read(TransportId::new(transport)).map_err(Fault::wrong)?;
     found.make(request, "dataProducers", "dataProducerId").await
 }
@@ -355,7 +355,7 @@ async fn peer_producers(
     Path((room, peer)): Path<(String, String)>,
     guarded: Guarded,
 ) -> Result<Response, Fault> {
-    let found = Asked::new(guarded, &room)?.broadcaster(&peer)?;
+    let found = Asked::new(guarded, &room)?.broadcaster(&peer).await?;
     let reply = found.ask(Request::PeerProducers).await?;
     Ok(Json(dialect::reply(reply, found.broadcaster.dialect)).into_response())
 }

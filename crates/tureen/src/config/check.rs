@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ::cluster::node::Roles;
 use media::{ListenAddress, PoolSettings, WorkerLogLevel, WorkerSettings};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
@@ -14,6 +15,7 @@ use token::{Secret, Verifier};
 use tracing_subscriber::EnvFilter;
 
 use super::Config;
+use super::cluster::{self, ClusterSettings};
 
 /// Settings that were looked at: what is left can still fail, but not by being wrong.
 pub(crate) struct Checked {
@@ -26,6 +28,8 @@ pub(crate) struct Checked {
     pub(crate) worker_bin: PathBuf,
     pub(crate) worker_log_level: WorkerLogLevel,
     pub(crate) log: EnvFilter,
+    pub(crate) roles: Roles,
+    pub(crate) cluster: Option<ClusterSettings>,
 }
 
 impl Checked {
@@ -48,8 +52,10 @@ impl Checked {
         let worker_log_level = keep(worker_log_level(&config.worker_log_level), &mut errors);
         let log = EnvFilter::try_new(&config.log).map_err(|error| format!("log: {error}"));
         let log = keep(log, &mut errors);
+        let roles = keep(cluster::roles(&config), &mut errors);
+        let cluster = keep(cluster::cluster(&config), &mut errors);
         errors.extend(zeros(&config));
-        match (tls, tokens, media_addresses, media_ports, worker_bin, worker_log_level, log) {
+        match (tls, tokens, media_addresses, media_ports, worker_bin, worker_log_level, log, roles, cluster) {
             (
                 Some(tls),
                 Some(tokens),
@@ -58,6 +64,8 @@ impl Checked {
                 Some(worker_bin),
                 Some(worker_log_level),
                 Some(log),
+                Some(roles),
+                Some(cluster),
             ) if errors.is_empty() => Ok(Self {
                 config,
                 tls,
@@ -68,6 +76,8 @@ impl Checked {
                 worker_bin,
                 worker_log_level,
                 log,
+                roles,
+                cluster,
             }),
             _ => Err(errors),
         }

@@ -1,0 +1,360 @@
+//! The node's one task: takes what happens (questions of gateways and of other nodes, answers of the store, pings, time),
+//! hands it to the pure decisions of `cluster`, and carries out what they say.
+
+mod owner;
+mod search;
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use cluster::directory::Directory;
+use cluster::fence::Stale;
+use cluster::keeper::{Answer, Event, Keeper, Refusal, Ticket};
+use cluster::lease::Term;
+use cluster::neighbourhood::{Neighbourhood, Ping};
+use cluster::node::{Node as Identity, NodeId};
+use cluster::timing::Timing;
+use host::Host;
+use links::{LinkError, LinkSettings, Links, Me, Security};
+use room::RoomId;
+use store::membership::View;
+use store::{Round, Store, StoreEvent};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::time::MissedTickBehavior;
+
+use self::search::Search;
+use crate::serve::LastPing;
+use crate::terms::Terms;
+
+/// Inputs that wait for the task. Senders wait when it is full.
+const INPUTS: usize = 4096;
+/// Pings to one node that may be on their way at once: beyond that its link hangs, and one more would not help.
+const MAX_PINGS: u8 = 4;
+/// A room that this node has, without anybody in it for so many beats, is over.
+const EMPTY_BEATS: u8 = 5;
+
+/// What a node is.
+#[derive(Debug, Clone)]
+pub struct NodeSettings {
+    /// Who it is, where, and what it can carry.
+    pub identity: Identity,
+    /// The cluster's name.
+    pub cluster: String,
+    /// The clocks; the same in the whole cluster.
+    pub timing: Timing,
+    /// The room type that `room:<id>` names.
+    pub room_type: String,
+    /// Where clients reach this node's media, for the record of its rooms.
+    pub media_ip: IpAddr,
+}
+
+impl NodeSettings {
+    /// Who this node is on its links.
+    pub fn me(&self) -> Me {
+        let Identity { id, incarnation, .. } = &self.identity;
+        Me { id: id.clone(), incarnation: *incarnation, cluster: self.cluster.clone() }
+    }
+}
+
+/// A node at work. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Node(pub(crate) Arc<Inner>);
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) me: NodeId,
+    pub(crate) inputs: mpsc::Sender<Input>,
+    pub(crate) host: Option<Host>,
+    pub(crate) links: Links,
+    pub(crate) store: Store,
+    pub(crate) members: watch::Receiver<View>,
+    pub(crate) last_ping: LastPing,
+}
+
+/// What wakes the task.
+pub(crate) enum Input {
+    /// A gateway wants to know who has a room. `turned_away`: whoever was known does not have it.
+    Find { room: RoomId, turned_away: bool, answer: oneshot::Sender<Result<Term, Refusal>> },
+    /// A session was opened under this term: whether it is to be believed, and what comes after it.
+    Accept { room: RoomId, term: Term, answer: oneshot::Sender<Result<watch::Receiver<Term>, Stale>> },
+    /// A signal node asks this one to have a room.
+    Asked { from: NodeId, room: RoomId, floor: Option<Term>, answer: oneshot::Sender<Answer> },
+    /// A peer wants into a room of this node.
+    Admit { room: RoomId, answer: oneshot::Sender<Result<Admitted, Refusal>> },
+    /// It is in, or has given up.
+    Opened(RoomId),
+    /// Another node says what it hears.
+    Heard(Ping),
+    /// A ping of ours arrived, or did not.
+    Pinged { node: NodeId, result: Result<(), LinkError> },
+    /// Somebody has seen a higher term.
+    Fenced { room: RoomId, newest: Term },
+    /// The store, or another node, answered a question of this node's.
+    Keeper { event: Event, store_answered: bool },
+    /// The store has said which memory a round of confirmations is for.
+    Round(Option<Round>),
+    /// A claim came back from the store.
+    Claimed(Event),
+    /// From now on this node takes no room.
+    Drain,
+    /// The store answered a search.
+    Read { room: RoomId, search: u64, found: Option<Option<cluster::lease::Lease>> },
+    /// A node answered a search.
+    Answered { room: RoomId, search: u64, answer: Option<Answer> },
+}
+
+/// A peer's leave to enter a room of this node. Kept until it is in, or has given up: until then the room is not over.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) term: Term,
+    room: RoomId,
+    inputs: mpsc::WeakSender<Input>,
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        let Some(inputs) = self.inputs.upgrade() else { return };
+        let opened = Input::Opened(self.room.clone());
+        if let Err(mpsc::error::TrySendError::Full(opened)) = inputs.try_send(opened) {
+            tokio::spawn(async move { inputs.send(opened).await });
+        }
+    }
+}
+
+pub(crate) struct Control {
+    settings: NodeSettings,
+    /// Its own end: the task lives as long as others hold one.
+    inputs: mpsc::WeakSender<Input>,
+    store: Store,
+    links: Links,
+    host: Option<Host>,
+    members: watch::Receiver<View>,
+    /// Of which members `view` knows.
+    known: BTreeSet<NodeId>,
+    view: Neighbourhood,
+    keeper: Keeper,
+    directory: Directory,
+    /// Whether the store answered the last question.
+    store_answers: bool,
+    pings: HashMap<NodeId, u8>,
+    searches: HashMap<RoomId, Search>,
+    last_search: u64,
+    asks: HashMap<(NodeId, RoomId), Vec<oneshot::Sender<Answer>>>,
+    tickets: HashMap<Ticket, oneshot::Sender<Result<Admitted, Refusal>>>,
+    last_ticket: u64,
+    /// Peers that were let in and are not in the room yet.
+    opening: HashMap<RoomId, u32>,
+    /// For how many beats a room of this node has been empty.
+    empty: HashMap<RoomId, u8>,
+    /// What sessions of this node's gateways watch.
+    terms: Terms,
+    last_ping: LastPing,
+    /// When each room of this node was opened, in milliseconds since 1970.
+    created: HashMap<RoomId, u64>,
+    /// Claims on their way to the store and back.
+    claiming: usize,
+    /// It gives up its rooms and takes no others.
+    draining: bool,
+}
+
+impl Node {
+    /// Starts the node's task. `ended` tells of rooms of `host` that have ended. It ends with the last clone.
+    pub fn start(
+        settings: NodeSettings,
+        store: Store,
+        security: Security,
+        host: Option<Host>,
+        ended: Option<mpsc::UnboundedReceiver<RoomId>>,
+        members: watch::Receiver<View>,
+    ) -> Self {
+        let (inputs, inbox) = mpsc::channel(INPUTS);
+        let me = settings.identity.id.clone();
+        let terms = Terms::default();
+        let links = Links::new(settings.me(), security, LinkSettings::default(), Arc::new(terms.clone()));
+        let mut view = Neighbourhood::new(me.clone(), settings.timing);
+        let last_ping = LastPing::new(view.ping(true, Instant::now()));
+        let shared = store.clone();
+        let control = Control {
+            inputs: inputs.downgrade(),
+            known: BTreeSet::new(),
+            view,
+            keeper: Keeper::new(me.clone(), settings.identity.incarnation, settings.timing),
+            directory: Directory::default(),
+            store,
+            links: links.clone(),
+            host: host.clone(),
+            members: members.clone(),
+            store_answers: true,
+            pings: HashMap::new(),
+            searches: HashMap::new(),
+            last_search: 0,
+            asks: HashMap::new(),
+            tickets: HashMap::new(),
+            last_ticket: 0,
+            opening: HashMap::new(),
+            empty: HashMap::new(),
+            terms,
+            last_ping: last_ping.clone(),
+            created: HashMap::new(),
+            claiming: 0,
+            draining: false,
+            settings,
+        };
+        tokio::spawn(control.run(inbox, ended));
+        Self(Arc::new(Inner { me, inputs, host, links, store: shared, members, last_ping }))
+    }
+
+    /// From now on this node takes no room that it does not have.
+    pub async fn drain(&self) {
+        self.tell(Input::Drain).await;
+    }
+}
+
+impl Control {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Input>, ended: Option<mpsc::UnboundedReceiver<RoomId>>) {
+        // Without rooms none end.
+        let mut ended = ended.unwrap_or_else(|| mpsc::unbounded_channel().1);
+        let mut ping = tokio::time::interval(self.settings.timing.ping);
+        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut beat = tokio::time::interval(self.settings.timing.beat);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut events = self.store.events();
+        self.look_at_members();
+        loop {
+            tokio::select! {
+                biased;
+                _ = ping.tick() => self.ping(),
+                _ = beat.tick() => self.beat(),
+                Ok(()) = self.members.changed() => self.look_at_members(),
+                Some(room) = ended.recv() => self.room_ended(room),
+                event = events.recv() => self.heard_of(event),
+                input = inbox.recv() => match input {
+                    Some(input) => self.take(input),
+                    None => return,
+                },
+            }
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Find { room, turned_away, answer } => self.find(room, turned_away, answer),
+            Input::Accept { room, term, answer } => {
+                let _ = answer.send(self.accept(&room, term));
+            }
+            Input::Asked { from, room, floor, answer } => self.asked(from, room, floor, answer),
+            Input::Admit { room, answer } => self.admit(room, answer),
+            Input::Opened(room) => self.opened(&room),
+            Input::Heard(ping) => self.view.heard(ping, Instant::now()),
+            Input::Pinged { node, result } => self.pinged(&node, result),
+            Input::Fenced { room, newest } => {
+                self.view.note_epoch(newest.epoch);
+                self.keep(Event::Fenced { room, newest });
+            }
+            Input::Keeper { event, store_answered } => {
+                self.store_answers = store_answered;
+                self.keep(event);
+            }
+            Input::Claimed(event) => {
+                self.claiming -= 1;
+                self.store_answers = !matches!(event, Event::Claimed { result: None, .. });
+                self.keep(event);
+            }
+            Input::Round(round) => self.confirm_all(round),
+            Input::Drain => self.draining = true,
+            Input::Read { room, search, found } => self.read(room, search, found),
+            Input::Answered { room, search, answer } => self.answered(room, search, answer),
+        }
+    }
+
+    /// Says to all others whom this node hears, and looks at who has been silent for too long.
+    fn ping(&mut self) {
+        let now = Instant::now();
+        let ping = self.view.ping(self.store_answers, now);
+        self.last_ping.set(ping.clone());
+        // Exact below 2^53 nodes.
+        metrics::gauge!("tureen_cluster_nodes_linked").set(self.view.links(now) as f64);
+        for known in self.members.borrow().members.values() {
+            let node = &known.node;
+            if node.id == self.settings.identity.id {
+                continue;
+            }
+            // Said with each ping, so that the time of grace begins when it should.
+            self.view.is_condemned(&node.id, now);
+            let under_way = self.pings.entry(node.id.clone()).or_default();
+            if *under_way >= MAX_PINGS {
+                metrics::counter!("tureen_cluster_pings_held_back_total").increment(1);
+                continue;
+            }
+            *under_way += 1;
+            let (links, node, ping) = (self.links.clone(), node.clone(), ping.clone());
+            beside(&self.inputs, async move {
+                let result = links.ping(&node, ping).await.map(drop);
+                Input::Pinged { node: node.id, result }
+            });
+        }
+    }
+
+    fn pinged(&mut self, node: &NodeId, result: Result<(), LinkError>) {
+        if let Some(under_way) = self.pings.get_mut(node) {
+            *under_way -= 1;
+        }
+        if matches!(result, Err(LinkError::Refused)) {
+            self.view.refused(node);
+        }
+    }
+
+    fn look_at_members(&mut self) {
+        let now = Instant::now();
+        let view = self.members.borrow_and_update();
+        for (id, known) in &view.members {
+            self.view.add(id.clone(), known.node.roles.media, now);
+        }
+        for gone in self.known.difference(&view.members.keys().cloned().collect()) {
+            self.view.remove(gone);
+            self.links.forget(gone);
+            self.pings.remove(gone);
+        }
+        self.known = view.members.keys().cloned().collect();
+        self.view.note_epoch(view.swept);
+        self.store_answers = view.store;
+    }
+
+    /// The store tells of something.
+    fn heard_of(&mut self, event: Result<StoreEvent, broadcast::error::RecvError>) {
+        match event {
+            Ok(StoreEvent::RoomClaimed(room, term)) => {
+                self.view.note_epoch(term.epoch);
+                if self.terms.has(&room) && self.directory.accept(&room, &term, &mut self.view).is_ok() {
+                    self.terms.saw(&room, &term);
+                }
+                self.keep(Event::Fenced { room, newest: term });
+            }
+            Ok(StoreEvent::Connected | StoreEvent::MemoryLost) => self.beat(),
+            _ => {}
+        }
+    }
+
+    /// Whether a session's owner is to be believed, and how the session learns of the next one.
+    fn accept(&mut self, room: &RoomId, term: Term) -> Result<watch::Receiver<Term>, Stale> {
+        self.directory.accept(room, &term, &mut self.view)?;
+        Ok(self.terms.watch(room, &term))
+    }
+
+    fn beside(&self, work: impl Future<Output = Input> + Send + 'static) {
+        beside(&self.inputs, work);
+    }
+}
+
+/// Runs what waits beside the task; what comes of it is the task's next input.
+fn beside(inputs: &mpsc::WeakSender<Input>, work: impl Future<Output = Input> + Send + 'static) {
+    let inputs = inputs.clone();
+    tokio::spawn(async move {
+        let input = work.await;
+        if let Some(inputs) = inputs.upgrade() {
+            let _ = inputs.send(input).await;
+        }
+    });
+}

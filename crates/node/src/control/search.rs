@@ -1,0 +1,145 @@
+//! Who has a room: gateways' questions, answered by what is known, the store, and those who may have it.
+
+use std::time::Instant;
+
+use cluster::directory::Step;
+use cluster::keeper::{Answer, Refusal};
+use cluster::lease::{Lease, Term};
+use cluster::node::NodeId;
+use cluster::placement::{Candidate, Demand, place};
+use room::RoomId;
+use tokio::sync::oneshot;
+use tracing::debug;
+
+use super::{Control, Input};
+
+/// What a room is taken to need before anybody is in it, in streams: a call of four.
+const EXPECTED_STREAMS: u64 = 32;
+
+/// One room that is looked for, and who waits for it.
+#[derive(Debug)]
+pub(super) struct Search {
+    number: u64,
+    waiting: Vec<oneshot::Sender<Result<Term, Refusal>>>,
+}
+
+impl Control {
+    pub(super) fn find(
+        &mut self,
+        room: RoomId,
+        turned_away: bool,
+        answer: oneshot::Sender<Result<Term, Refusal>>,
+    ) {
+        if let Some(search) = self.searches.get_mut(&room) {
+            search.waiting.push(answer);
+            return;
+        }
+        let step = if turned_away {
+            self.directory.search(&room)
+        } else {
+            self.directory.find(&room, &self.view, Instant::now())
+        };
+        if let Step::Owner(term) = step {
+            let _ = answer.send(Ok(term));
+            return;
+        }
+        self.last_search += 1;
+        self.searches.insert(room.clone(), Search { number: self.last_search, waiting: vec![answer] });
+        self.go(room, step);
+    }
+
+    /// The store answered a search.
+    pub(super) fn read(&mut self, room: RoomId, search: u64, found: Option<Option<Lease>>) {
+        self.store_answers = found.is_some();
+        if !self.is_current(&room, search) {
+            return;
+        }
+        let now = Instant::now();
+        let candidates = self.candidates(now);
+        let region = self.settings.identity.region.clone();
+        let chosen = || {
+            let demand = Demand { room: &room, region: Some(&region), load: EXPECTED_STREAMS };
+            place(demand, &candidates).map(|candidate| candidate.id.clone()).ok()
+        };
+        let step = self.directory.read(&room, found, chosen, &self.view, now);
+        self.go(room, step);
+    }
+
+    /// A node answered a search.
+    pub(super) fn answered(&mut self, room: RoomId, search: u64, answer: Option<Answer>) {
+        if !self.is_current(&room, search) {
+            return;
+        }
+        let step = self.directory.answered(&room, answer);
+        self.go(room, step);
+    }
+
+    fn is_current(&self, room: &RoomId, search: u64) -> bool {
+        self.searches.get(room).is_some_and(|current| current.number == search)
+    }
+
+    fn go(&mut self, room: RoomId, step: Step) {
+        let Some(search) = self.searches.get(&room).map(|search| search.number) else { return };
+        debug!(%room, ?step, "search");
+        match step {
+            Step::Owner(term) => {
+                self.view.note_epoch(term.epoch);
+                self.terms.saw(&room, &term);
+                self.end(&room, &Ok(term));
+            }
+            Step::NotNow(why) => self.end(&room, &Err(why)),
+            Step::Read => {
+                let store = self.store.clone();
+                self.beside(async move {
+                    let found = store.read(&room).await.ok().map(|(lease, _)| lease);
+                    Input::Read { room, search, found }
+                });
+            }
+            Step::Ask { node, floor } => self.ask(room, search, node, floor),
+        }
+    }
+
+    fn ask(&mut self, room: RoomId, search: u64, node: NodeId, floor: Option<Term>) {
+        let me = self.settings.identity.id.clone();
+        if node == me {
+            let (answer, answered) = oneshot::channel();
+            let question = room.clone();
+            self.beside(async move { Input::Answered { room, search, answer: answered.await.ok() } });
+            self.asked(me, question, floor, answer);
+            return;
+        }
+        let known = self.members.borrow().members.get(&node).cloned();
+        let links = self.links.clone();
+        self.beside(async move {
+            let answer = match known {
+                Some(known) => links.ask(&known.node, room.clone(), floor).await.ok(),
+                None => None,
+            };
+            Input::Answered { room, search, answer }
+        });
+    }
+
+    fn end(&mut self, room: &RoomId, result: &Result<Term, Refusal>) {
+        let Some(search) = self.searches.remove(room) else { return };
+        for waiting in search.waiting {
+            let _ = waiting.send(result.clone());
+        }
+    }
+
+    fn candidates(&self, now: Instant) -> Vec<Candidate> {
+        let view = self.members.borrow();
+        let media = view.members.values().filter(|known| known.node.roles.media);
+        media
+            .map(|known| Candidate {
+                id: known.node.id.clone(),
+                region: known.node.region.clone(),
+                weight: known.node.capacity.weight,
+                load: known
+                    .counts
+                    .map_or(0, |counts| u64::from(counts.producers) + u64::from(counts.consumers)),
+                measured: known.load,
+                available: !known.node.draining && !self.view.is_suspect(&known.node.id, now),
+            })
+            .collect()
+    }
+}

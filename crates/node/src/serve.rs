@@ -1,0 +1,67 @@
+//! What this node does for others: their questions become inputs of its task.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cluster::keeper::{Answer, Refusal};
+use cluster::lease::Term;
+use cluster::neighbourhood::Ping;
+use links::{Admitted, Guest, OpenRefused, OpenSession, Serve};
+use room::RoomId;
+use tokio::sync::oneshot;
+
+use crate::control::{Input, Node};
+use crate::rooms::NotOpened;
+
+/// What this node says of itself, as its task said last.
+#[derive(Debug, Clone)]
+pub(crate) struct LastPing(Arc<Mutex<Ping>>);
+
+impl LastPing {
+    pub(crate) fn new(ping: Ping) -> Self {
+        Self(Arc::new(Mutex::new(ping)))
+    }
+
+    pub(crate) fn set(&self, ping: Ping) {
+        // A plain value, whole at every instruction.
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = ping;
+    }
+
+    fn get(&self) -> Ping {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Serve for Node {
+    /// The answer may be as old as a ping's interval: nobody counts it as one.
+    fn pinged(&self, ping: Ping, _: &Guest) -> Ping {
+        if self.0.inputs.try_send(Input::Heard(ping)).is_err() {
+            metrics::counter!("tureen_cluster_pings_dropped_total").increment(1);
+        }
+        self.0.last_ping.get()
+    }
+
+    async fn ask(&self, from: &Guest, room: RoomId, floor: Option<Term>) -> Answer {
+        let (answer, answered) = oneshot::channel();
+        self.tell(Input::Asked { from: from.id.clone(), room, floor, answer }).await;
+        answered.await.unwrap_or(Answer::NotNow(Refusal::CutOff))
+    }
+
+    async fn open(&self, _: &Guest, open: OpenSession) -> Result<Admitted, OpenRefused> {
+        let OpenSession { room, peer, role, term } = open;
+        // Whoever comes under a higher term knows more than this node.
+        self.tell(Input::Fenced { room: room.clone(), newest: term }).await;
+        match self.open_here(&room, &peer, role.as_ref()).await {
+            Ok((session, messages, term)) => Ok(Admitted { session, messages, term }),
+            Err(NotOpened::Refused(error)) => Err(OpenRefused::Full(error)),
+            Err(NotOpened::Elsewhere(Some(Refusal::NotHere) | None)) => {
+                Err(OpenRefused::NotHere { newest: None })
+            }
+            Err(NotOpened::Elsewhere(Some(why))) => Err(OpenRefused::NotNow(why)),
+        }
+    }
+
+    fn fenced(&self, _: &Guest, room: RoomId, newest: Term) {
+        let node = self.clone();
+        tokio::spawn(async move { node.tell(Input::Fenced { room, newest }).await });
+    }
+}

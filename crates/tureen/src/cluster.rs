@@ -1,0 +1,155 @@
+//! Joining a cluster and leaving it: store, links, membership and the node's task, begun in the order in which they need
+//! each other and ended in the reverse.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result};
+use cluster::node::{Capacity, Counts, Incarnation, Load, Node as Identity, Roles};
+use cluster::timing::Timing;
+use links::{LinkSettings, Security, TlsFiles};
+use node::{Node, NodeSettings};
+use room::RoomId;
+use store::Store;
+use store::membership::Membership;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use crate::config::ClusterSettings;
+use crate::load::LoadMeter;
+use crate::media_node::MediaNode;
+
+/// A router's transports, by the brief.
+const TRANSPORTS_A_WORKER: u32 = 500;
+/// A router's producers and consumers, by the brief.
+const STREAMS_A_WORKER: u32 = 2_000;
+
+/// How long questions of other nodes that are under way may take when this one ends.
+const LINKS_DEADLINE: Duration = Duration::from_secs(1);
+
+/// This process as a node of a cluster.
+pub(crate) struct Joined {
+    node: Node,
+    membership: Membership,
+    server: links::Server,
+}
+
+impl Joined {
+    /// Finds the store and the others, and lets itself be found.
+    pub(crate) async fn join(
+        settings: ClusterSettings,
+        roles: Roles,
+        media_ip: IpAddr,
+        media: Option<MediaNode>,
+        rooms_ended: Option<mpsc::UnboundedReceiver<RoomId>>,
+        meter: LoadMeter,
+    ) -> Result<Self> {
+        let security = match &settings.link_tls_dir {
+            Some(folder) => Security::tls(files(folder)).context("link_tls_dir")?,
+            None => Security::plaintext(),
+        };
+        let store = Store::redis(settings.redis).await.context("redis")?;
+        let listener = TcpListener::bind(settings.link_listen).await.with_context(|| {
+            format!("cannot listen for links on {}: choose another with --link-listen", settings.link_listen)
+        })?;
+        let link = match settings.link_address {
+            Some(address) => address,
+            None => listener.local_addr().context("the link's address")?,
+        };
+        let identity = Identity {
+            id: settings.id,
+            incarnation: incarnation(),
+            roles,
+            region: settings.region,
+            link,
+            capacity: capacity(media.as_ref()),
+            draining: false,
+            protocol: links::PROTOCOL,
+        };
+        let timing = Timing::default();
+        let load = {
+            let media = media.clone();
+            move || measure(&meter, media.as_ref())
+        };
+        let membership = Membership::start(store.clone(), identity.clone(), timing, load);
+        let node_settings = NodeSettings {
+            identity,
+            cluster: settings.cluster,
+            timing,
+            room_type: "open".to_owned(),
+            media_ip,
+        };
+        let me = node_settings.me();
+        let node = Node::start(
+            node_settings,
+            store,
+            security.clone(),
+            media.map(|media| media.host),
+            rooms_ended,
+            membership.view(),
+        );
+        let server =
+            links::Server::start(listener, me, security, LinkSettings::default(), Arc::new(node.clone()))
+                .context("cannot serve links")?;
+        Ok(Self { node, membership, server })
+    }
+
+    /// The rooms of the whole cluster.
+    pub(crate) fn node(&self) -> Node {
+        self.node.clone()
+    }
+
+    /// Takes no room from now on; the others know.
+    pub(crate) async fn drain(&self) {
+        self.node.drain().await;
+        self.membership.update(|me| me.draining = true);
+    }
+
+    /// Says goodbye. Rooms must have ended before.
+    pub(crate) async fn leave(self) {
+        self.membership.stop().await;
+        self.server.stop(LINKS_DEADLINE).await;
+    }
+}
+
+/// The files that `tureen cert` makes.
+fn files(folder: &Path) -> TlsFiles {
+    TlsFiles { ca: folder.join("ca.pem"), cert: folder.join("node.pem"), key: folder.join("node.key") }
+}
+
+/// A life that is later than all before it, as far as the clock goes forward.
+fn incarnation() -> Incarnation {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Incarnation(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn capacity(media: Option<&MediaNode>) -> Capacity {
+    let workers = media.map_or(0, |media| u32::try_from(media.pool.size()).unwrap_or(u32::MAX));
+    Capacity {
+        weight: workers,
+        transports: workers.saturating_mul(TRANSPORTS_A_WORKER),
+        streams: workers.saturating_mul(STREAMS_A_WORKER),
+    }
+}
+
+fn measure(meter: &LoadMeter, media: Option<&MediaNode>) -> (Load, Counts) {
+    let Some(media) = media else { return (meter.measure(&[]), Counts::default()) };
+    let workers = media.pool.status();
+    let load = meter.measure(&workers);
+    let totals = media.host.totals();
+    let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    let sum =
+        |of: fn(&media::ObjectCounts) -> usize| small(workers.iter().map(|worker| of(&worker.objects)).sum());
+    let counts = Counts {
+        workers: small(workers.iter().filter(|worker| worker.state == media::WorkerState::Running).count()),
+        routers: sum(|objects| objects.routers),
+        transports: sum(|objects| objects.transports),
+        producers: sum(|objects| objects.producers),
+        consumers: sum(|objects| objects.consumers),
+        rooms: small(totals.rooms),
+        peers: small(totals.held.joined),
+    };
+    (load, counts)
+}

@@ -1,0 +1,68 @@
+//! The media part of a node: its workers and its rooms.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use host::{Host, HostLimits, HostSettings, MediaSettings, PlainListen};
+use media::{PoolSettings, WorkerPool};
+use room::{RoomId, RoomType};
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use crate::config::Config;
+
+/// How long rooms may take to say goodbye to their clients.
+pub(crate) const ROOMS_DEADLINE: Duration = Duration::from_secs(3);
+/// How long workers may take to end, their own deadline included.
+const WORKERS_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Workers, and the rooms on them. Clones share both.
+#[derive(Clone)]
+pub(crate) struct MediaNode {
+    pub(crate) host: Host,
+    pub(crate) pool: WorkerPool,
+}
+
+impl MediaNode {
+    /// Starts the workers. The receiver tells of rooms that have ended.
+    pub(crate) async fn start(
+        pool: PoolSettings,
+        config: &Config,
+        plain_listen: Option<PlainListen>,
+    ) -> Result<(Self, mpsc::UnboundedReceiver<RoomId>)> {
+        let pool = WorkerPool::start(pool).await.context("cannot start the media workers")?;
+        info!(workers = pool.size(), "media workers run");
+        let (ended, rooms_ended) = mpsc::unbounded_channel();
+        let host = Host::new(
+            pool.clone(),
+            HostSettings {
+                room_type: Arc::new(RoomType::open()),
+                room_limits: Arc::new(config.limits.room.clone()),
+                limits: HostLimits { rooms: config.limits.rooms, sessions: config.limits.sessions },
+                media: MediaSettings {
+                    initial_outgoing_bitrate: config.initial_outgoing_bitrate,
+                    ice_consent_timeout_s: config.ice_consent_timeout_s,
+                    plain_listen,
+                    ..MediaSettings::default()
+                },
+                ended: Some(ended),
+            },
+        );
+        Ok((Self { host, pool }, rooms_ended))
+    }
+
+    /// Sends every client away and ends every room.
+    pub(crate) async fn end_rooms(&self) {
+        if !self.host.shutdown(ROOMS_DEADLINE).await {
+            warn!("some rooms did not end in time");
+        }
+    }
+
+    /// Ends the workers.
+    pub(crate) async fn end_workers(&self) {
+        if tokio::time::timeout(WORKERS_DEADLINE, self.pool.close()).await.is_err() {
+            warn!("some media workers did not end in time");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! A cluster of a test's own: a Redis, signal nodes and media nodes, each a process of `tureen serve` on loopback.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{Redis, Server, ServerOptions, proc};
+
+/// How long nodes may take to know each other.
+const ASSEMBLED_WITHIN: Duration = Duration::from_secs(20);
+
+/// Several nodes and what they share.
+#[derive(Debug)]
+pub struct Cluster {
+    /// What they share.
+    pub redis: Redis,
+    nodes: BTreeMap<String, Server>,
+}
+
+impl Cluster {
+    /// Starts `signal` nodes s1, s2, … and `media` nodes m1, m2, … with one worker each, and waits until all know all.
+    pub fn start(signal: usize, media: usize) -> Result<Self> {
+        Self::start_with(signal, media, |_, options| options)
+    }
+
+    /// As [`Self::start`], each node with more options, by its name.
+    pub fn start_with(
+        signal: usize,
+        media: usize,
+        adjust: impl Fn(&str, ServerOptions) -> ServerOptions,
+    ) -> Result<Self> {
+        let mut cluster = Self { redis: Redis::start()?, nodes: BTreeMap::new() };
+        for (role, letter, count) in [("media", 'm', media), ("signal", 's', signal)] {
+            for number in 1..=count {
+                let name = format!("{letter}{number}");
+                let options = adjust(&name, options(&cluster.redis, &name, role));
+                cluster.nodes.insert(name, options.start()?);
+            }
+        }
+        cluster.wait_assembled()?;
+        Ok(cluster)
+    }
+
+    /// Starts one more node, or one that ended anew.
+    pub fn add(&mut self, name: &str, role: &str) -> Result<()> {
+        let node = options(&self.redis, name, role).start()?;
+        self.nodes.insert(name.to_owned(), node);
+        Ok(())
+    }
+
+    /// A node by its name.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn node(&self, name: &str) -> &Server {
+        self.nodes.get(name).unwrap_or_else(|| panic!("no node {name}"))
+    }
+
+    /// Where clients of a signal node connect.
+    pub fn websocket_url(&self, signal: &str) -> String {
+        format!("ws://{}/", self.node(signal).authority())
+    }
+
+    /// Which node has a room, by the store; `None` when nobody has.
+    pub fn owner(&self, room: &str) -> Result<Option<String>> {
+        let fields = self.redis.command(&["HGETALL", &format!("room:{room}")])?;
+        let server = fields.chunks(2).find(|pair| pair[0] == "server").map(|pair| pair[1].clone());
+        let Some(server) = server else { return Ok(None) };
+        let server: serde_json::Value = serde_json::from_str(&server)?;
+        Ok(server["serverId"].as_str().map(str::to_owned))
+    }
+
+    /// The epoch of a room's lease, by the store.
+    pub fn epoch(&self, room: &str) -> Result<Option<u64>> {
+        let found = self.redis.command(&["HGET", &format!("room:{room}"), "epoch"])?;
+        found.first().map(|epoch| Ok(epoch.parse()?)).transpose()
+    }
+
+    /// Kills a node's process and its workers as the kernel would, and returns its log.
+    pub fn kill(&mut self, name: &str) -> Result<Vec<String>> {
+        let node = self.nodes.remove(name).with_context(|| format!("no node {name}"))?;
+        let workers = node.workers()?;
+        proc::kill(node.pid(), "KILL")?;
+        for worker in workers {
+            // It may end by itself when its driver is gone.
+            let _ = proc::kill(worker, "KILL");
+        }
+        Ok(node.log())
+    }
+
+    /// Ends a node by SIGTERM.
+    pub fn stop(&mut self, name: &str) -> Result<()> {
+        let node = self.nodes.remove(name).with_context(|| format!("no node {name}"))?;
+        let status = node.stop()?;
+        if !status.success() {
+            bail!("{name} ended with {status}");
+        }
+        Ok(())
+    }
+
+    /// The nodes' names.
+    pub fn names(&self) -> Vec<String> {
+        self.nodes.keys().cloned().collect()
+    }
+
+    /// Waits until each node hears all others: their metrics say so.
+    pub fn wait_assembled(&self) -> Result<()> {
+        let deadline = Instant::now() + ASSEMBLED_WITHIN;
+        let others = self.nodes.len() - 1;
+        for (name, node) in &self.nodes {
+            loop {
+                let heard = node.metric("tureen_cluster_nodes_linked")?;
+                if heard == Some(others as f64) {
+                    break;
+                }
+                if Instant::now() >= deadline {
+                    bail!("{name} hears {heard:?} of {others} others:\n{}", node.log_tail());
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn options(redis: &Redis, name: &str, role: &str) -> ServerOptions {
+    Server::options()
+        .set("--redis", redis.url())
+        .set("--node-id", name)
+        .set("--roles", role)
+        .set("--workers", "1")
+}

@@ -1,0 +1,190 @@
+//! Several nodes with one Redis: rooms are found wherever they run, and survive what dies. Peers are synthetic, with real
+//! ICE, DTLS and SRTP; each pair of a room's peers must have each other's audio and video.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use bench::endpoint::Identity;
+use bench::peer::{Peer, Seat};
+use bench::source::Shape;
+use rtc::srtp::Profile;
+use tests::{Cluster, kill};
+use tokio::runtime::Runtime;
+
+const SHAPES: [Shape; 2] = [Shape::AUDIO, Shape::THIN_VIDEO];
+/// How long streams may take to move once everybody is in.
+const MEDIA: Duration = Duration::from_secs(10);
+
+fn runtime() -> Result<Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+fn identity() -> Result<Arc<Identity>> {
+    Ok(Arc::new(Identity::new(&Profile::PREFERENCE)?))
+}
+
+fn seat(cluster: &Cluster, signal: &str, room: &str, peer: &str) -> Seat {
+    Seat { url: cluster.websocket_url(signal), room_id: room.to_owned(), peer_id: peer.to_owned() }
+}
+
+/// Two peers in a room, through different signal nodes, who receive each other.
+async fn pair(cluster: &Cluster, identity: &Arc<Identity>, room: &str) -> Result<[Peer; 2]> {
+    let mut first = Peer::join(&seat(cluster, "s1", room, "a"), identity, &SHAPES).await?;
+    let mut second = Peer::join(&seat(cluster, "s2", room, "b"), identity, &SHAPES).await?;
+    first.wait_for_media(2, 5, MEDIA).await.context("a receives b")?;
+    second.wait_for_media(2, 5, MEDIA).await.context("b receives a")?;
+    Ok([first, second])
+}
+
+#[test]
+fn peers_of_different_signal_nodes_share_rooms_on_all_media_nodes() -> Result<()> {
+    let cluster = Cluster::start(2, 3)?;
+    let identity = identity()?;
+    runtime()?.block_on(async {
+        let mut peers = Vec::new();
+        let mut owners = BTreeSet::new();
+        for number in 0..12 {
+            let room = format!("room-{number}");
+            peers.push(pair(&cluster, &identity, &room).await.with_context(|| room.clone())?);
+            owners.extend(cluster.owner(&room)?);
+        }
+        ensure!(owners.len() == 3, "twelve rooms are on {owners:?} only");
+        for peer in peers.into_iter().flatten() {
+            peer.leave().await;
+        }
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while cluster.owner("room-0")?.is_some() {
+            ensure!(Instant::now() < deadline, "the lease of an empty room is not released");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_killed_media_node_loses_no_room() -> Result<()> {
+    let mut cluster = Cluster::start(2, 3)?;
+    let identity = identity()?;
+    runtime()?.block_on(async {
+        let [mut first, mut second] = pair(&cluster, &identity, "r").await?;
+        let (owner, epoch) = (cluster.owner("r")?.context("an owner")?, cluster.epoch("r")?);
+        cluster.kill(&owner)?;
+        let killed = Instant::now();
+        first.closed().await;
+        second.closed().await;
+        let peers = pair(&cluster, &identity, "r").await.context("after the node's death")?;
+        let back = killed.elapsed();
+        println!("media again {:.2} s after the kill of {owner}", back.as_secs_f64());
+        let heir = cluster.owner("r")?.context("an heir")?;
+        ensure!(heir != owner, "{owner} is dead and has the room");
+        ensure!(cluster.epoch("r")? > epoch, "epochs must rise");
+        ensure!(back < Duration::from_secs(3), "{back:?}");
+        drop(peers);
+        Ok(())
+    })
+}
+
+/// A process that hangs answers nobody, and its port still takes connections: silence, and no proof of death.
+#[test]
+fn a_frozen_media_node_is_replaced_and_steps_down_when_it_thaws() -> Result<()> {
+    let cluster = Cluster::start(2, 3)?;
+    let identity = identity()?;
+    runtime()?.block_on(async {
+        let [mut first, mut second] = pair(&cluster, &identity, "r").await?;
+        let owner = cluster.owner("r")?.context("an owner")?;
+        let frozen = cluster.node(&owner);
+        kill(frozen.pid(), "STOP")?;
+        let stopped = Instant::now();
+        first.closed().await;
+        second.closed().await;
+        let _peers = pair(&cluster, &identity, "r").await.context("after the node froze")?;
+        let back = stopped.elapsed();
+        println!("media again {:.2} s after {owner} froze", back.as_secs_f64());
+        ensure!(back < Duration::from_secs(5), "{back:?}");
+        let heir = cluster.owner("r")?.context("an heir")?;
+        ensure!(heir != owner, "{owner} is frozen and has the room");
+        kill(frozen.pid(), "CONT")?;
+        frozen.wait_for_log(Duration::from_secs(10), |line| {
+            line.contains("another node has the room now").then_some(())
+        })?;
+        cluster.wait_assembled()?;
+        ensure!(cluster.owner("r")?.as_ref() == Some(&heir), "who thaws takes nothing back");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_killed_signal_node_is_replaced_by_another() -> Result<()> {
+    let mut cluster = Cluster::start(2, 1)?;
+    let identity = identity()?;
+    runtime()?.block_on(async {
+        let [mut first, second] = pair(&cluster, &identity, "r").await?;
+        let before = second.streams().values().map(|stream| stream.received).sum::<u64>();
+        cluster.kill("s1")?;
+        first.closed().await;
+        let mut again = Peer::join(&seat(&cluster, "s2", "r", "a"), &identity, &SHAPES).await?;
+        again.wait_for_media(2, 5, MEDIA).await?;
+        ensure!(second.streams().values().map(|stream| stream.received).sum::<u64>() >= before);
+        Ok(())
+    })
+}
+
+#[test]
+fn redis_may_die_and_forget_while_calls_go_on() -> Result<()> {
+    let mut cluster = Cluster::start(2, 2)?;
+    let identity = identity()?;
+    runtime()?.block_on(async {
+        let peers = pair(&cluster, &identity, "r").await?;
+        let (owner, epoch) =
+            (cluster.owner("r")?.context("an owner")?, cluster.epoch("r")?.context("an epoch")?);
+        cluster.redis.kill()?;
+        let mut third = Peer::join(&seat(&cluster, "s1", "r", "c"), &identity, &SHAPES)
+            .await
+            .context("a room that is known takes peers in without the store")?;
+        third.wait_for_media(4, 5, MEDIA).await?;
+        cluster.redis.restart()?;
+        let returned = Instant::now();
+        loop {
+            if cluster.owner("r").ok().flatten().as_ref() == Some(&owner) {
+                break;
+            }
+            ensure!(returned.elapsed() < Duration::from_secs(5), "the store does not know the room again");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        println!("the store knows the room again {:.2} s after its return", returned.elapsed().as_secs_f64());
+        ensure!(cluster.epoch("r")? == Some(epoch), "an owner that keeps its room keeps its epoch");
+
+        cluster.redis.command(&["FLUSHALL"])?;
+        let mut fourth = Peer::join(&seat(&cluster, "s2", "r", "d"), &identity, &SHAPES).await?;
+        fourth.wait_for_media(6, 5, MEDIA).await.context("after FLUSHALL")?;
+        let flushed = Instant::now();
+        while cluster.epoch("r")?.is_none() {
+            ensure!(flushed.elapsed() < Duration::from_secs(5), "FLUSHALL is not made good");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        ensure!(cluster.epoch("r")? >= Some(epoch), "epochs never go back");
+        ensure!(cluster.owner("r")?.as_ref() == Some(&owner));
+        // A new room, too.
+        let _new = pair(&cluster, &identity, "new").await.context("a new room after FLUSHALL")?;
+        drop(peers);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_stopped_media_node_hands_its_rooms_over() -> Result<()> {
+    let mut cluster = Cluster::start(2, 2)?;
+    let identity = identity()?;
+    runtime()?.block_on(async {
+        let [mut first, mut second] = pair(&cluster, &identity, "r").await?;
+        let owner = cluster.owner("r")?.context("an owner")?;
+        cluster.stop(&owner)?;
+        first.closed().await;
+        second.closed().await;
+        let _peers = pair(&cluster, &identity, "r").await?;
+        ensure!(cluster.owner("r")?.is_some_and(|heir| heir != owner));
+        Ok(())
+    })
+}
