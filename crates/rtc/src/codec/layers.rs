@@ -206,10 +206,31 @@ pub struct Selector {
     current: Option<Target>,
     /// No frame of these was dropped since a frame that starts them.
     whole: TargetSet,
+    /// Since which frame the last of them has been so.
+    whole_since: u64,
     frames: FrameWindow,
+    /// What was forwarded, the newest first: a late frame is judged by what was so at its place, and by what came after it.
+    history: [Epoch; HISTORY],
     /// The RTP timestamp of the newest picture.
     timestamp: u32,
 }
+
+/// A stretch of frames of which the same target was forwarded.
+#[derive(Clone, Copy, Debug)]
+struct Epoch {
+    target: Option<Target>,
+    /// Its first frame.
+    since: u64,
+    /// The first frame that its target needs: earlier where it had been whole before, without being forwarded.
+    needs: u64,
+}
+
+impl Epoch {
+    const NONE: Self = Self { target: None, since: 0, needs: 0 };
+}
+
+/// Changes of the target remembered; a frame so late that there were more since then is not sent.
+const HISTORY: usize = 4;
 
 impl Default for Selector {
     fn default() -> Self {
@@ -221,7 +242,15 @@ impl Selector {
     /// A selector that wants nothing.
     #[must_use]
     pub const fn new() -> Self {
-        Self { wanted: None, current: None, whole: TargetSet::NONE, frames: FrameWindow::new(), timestamp: 0 }
+        Self {
+            wanted: None,
+            current: None,
+            whole: TargetSet::NONE,
+            whole_since: 0,
+            frames: FrameWindow::new(),
+            history: [Epoch::NONE; HISTORY],
+            timestamp: 0,
+        }
     }
 
     /// What to aim at; `None` for nothing.
@@ -260,6 +289,7 @@ impl Selector {
         self.current = None;
         self.whole = TargetSet::NONE;
         self.frames = FrameWindow::new();
+        self.history = [Epoch::NONE; HISTORY];
     }
 
     /// Decides about a packet. `timestamp` is its RTP timestamp, which all frames of a picture share.
@@ -275,8 +305,8 @@ impl Selector {
             Place::Forgotten => false,
             // Late, and not a packet of it came in time: part of what is being forwarded, or not.
             Place::Late => {
-                let sent = self.current.is_some_and(|current| frame.present.has(current));
-                self.record(frame, sent);
+                let sent = self.is_needed(frame);
+                self.record_late(frame, sent);
                 sent
             }
             Place::Newest => self.decide(frame, wanted, timestamp),
@@ -303,9 +333,34 @@ impl Selector {
         {
             self.current = Some(better);
         }
+        if self.history.first().is_none_or(|newest| newest.target != self.current) {
+            self.history.rotate_right(1);
+            // The layers below of a new picture are of it, even if they come later.
+            let below = if new_picture { u64::from(frame.spatial) } else { 0 };
+            let since = frame.number.saturating_sub(below);
+            let was_whole = self.current.is_some_and(|current| self.whole.has(current));
+            let needs = if was_whole { self.whole_since } else { since };
+            if let Some(newest) = self.history.first_mut() {
+                *newest = Epoch { target: self.current, since, needs };
+            }
+        }
         let sent = self.current.is_some_and(|current| frame.present.has(current));
         self.record(frame, sent);
         sent
+    }
+
+    /// Whether a frame that is late was part of what was being forwarded at its place, or is of what was later.
+    fn is_needed(&self, frame: &LayerFrame) -> bool {
+        for epoch in &self.history {
+            let of_it = epoch.target.is_some_and(|target| frame.present.has(target));
+            if of_it && epoch.needs <= frame.number {
+                return true;
+            }
+            if epoch.since <= frame.number {
+                return false;
+            }
+        }
+        false
     }
 
     /// The target of a new picture.
@@ -321,17 +376,27 @@ impl Selector {
         })
     }
 
+    /// What came behind it was decided without it: it makes nothing whole.
+    fn record_late(&mut self, frame: &LayerFrame, sent: bool) {
+        self.frames.record(frame.number, sent);
+        if !sent {
+            self.whole = self.whole.without(frame.present);
+        }
+    }
+
     fn record(&mut self, frame: &LayerFrame, sent: bool) {
         self.frames.record(frame.number, sent);
         if !sent {
             self.whole = self.whole.without(frame.present);
             return;
         }
-        self.whole = self.whole.or(frame.switch);
+        let mut whole = self.whole.or(frame.switch);
         if frame.switching_up_point {
             let raised = TargetSet::row(frame.spatial, frame.temporal);
-            let supported = if frame.needs_lower { raised.and(self.whole.one_up()) } else { raised };
-            self.whole = self.whole.or(supported);
+            whole = whole.or(if frame.needs_lower { raised.and(whole.one_up()) } else { raised });
+        }
+        if whole != self.whole {
+            (self.whole, self.whole_since) = (whole, frame.number);
         }
     }
 }
