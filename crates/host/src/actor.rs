@@ -131,14 +131,14 @@ impl RoomActor {
 
     fn message(&mut self, message: Inbox) {
         match message {
-            Inbox::Connect { session, peer, role, outbox, taken } => {
+            Inbox::Connect { session, peer, role, key, outbox, taken } => {
                 // Its Leave may have come already, if the client gave up while waiting.
                 if outbox.is_closed() || taken.send(()).is_err() {
                     return;
                 }
                 debug!(room = %self.room.id(), %peer, session = session.0, "peer connected");
                 self.outboxes.insert(session, outbox);
-                self.handle(Event::Connected { session, peer, role });
+                self.handle(Event::Connected { session, peer, role, key });
             }
             Inbox::Said { session, message: FromClient::Request { request, message } } => {
                 self.handle(Event::Request { session, request, message });

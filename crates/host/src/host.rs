@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use media::WorkerPool;
-use room::{Held, Limits, PeerId, Role, RoomId, RoomType, SessionId};
+use room::{Held, Limits, PeerId, PeerKey, Role, RoomId, RoomType, SessionId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -119,6 +119,20 @@ impl Host {
         peer: PeerId,
         role: Option<Role>,
     ) -> Result<(Session, mpsc::Receiver<ToClient>), ConnectError> {
+        self.connect_with_key(room, peer, role, None).await
+    }
+
+    /// The same for a client that shows a key, which another connection of its peer id must show to take its place.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn connect_with_key(
+        &self,
+        room: RoomId,
+        peer: PeerId,
+        role: Option<Role>,
+        key: Option<PeerKey>,
+    ) -> Result<(Session, mpsc::Receiver<ToClient>), ConnectError> {
         let limit = self.0.settings.limits.sessions;
         let mut permit = Permit::take(&self.0.sessions, limit).ok_or(ConnectError::Sessions(limit))?;
         for _ in 0..CONNECT_ATTEMPTS {
@@ -128,8 +142,14 @@ impl Host {
             let session = Session::new(id, entry.inbox, entry.control, permit);
             let (outbox, messages) = mpsc::channel(OUTBOX);
             let (taken, answer) = oneshot::channel();
-            let connect =
-                Inbox::Connect { session: id, peer: peer.clone(), role: role.clone(), outbox, taken };
+            let connect = Inbox::Connect {
+                session: id,
+                peer: peer.clone(),
+                role: role.clone(),
+                key: key.clone(),
+                outbox,
+                taken,
+            };
             if session.connect(connect).await && answer.await.is_ok() {
                 return Ok((session, messages));
             }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use room::{
-    AskId, Notification, PeerId, Reply, Request, RequestId, Role, RoomError, ServerRequest, SessionId,
+    AskId, Notification, PeerId, PeerKey, Reply, Request, RequestId, Role, RoomError, ServerRequest,
+    SessionId,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
@@ -63,6 +64,7 @@ pub(crate) enum Inbox {
         session: SessionId,
         peer: PeerId,
         role: Option<Role>,
+        key: Option<PeerKey>,
         outbox: mpsc::Sender<ToClient>,
         /// Dropped unanswered when the room is ending: connect again, to a new one.
         taken: oneshot::Sender<()>,

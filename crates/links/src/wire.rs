@@ -4,7 +4,7 @@
 use cluster::lease::{Epoch, Term};
 use cluster::node::{Incarnation, NodeId};
 use host::{FromClient, ToClient};
-use room::{PeerId, Role, RoomId, SessionId};
+use room::{PeerId, PeerKey, Role, RoomId, SessionId};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{OpenRefused, Policy};
@@ -60,6 +60,9 @@ pub struct OpenSession {
     pub peer: PeerId,
     /// In which role; none is the room type's default.
     pub role: Option<Role>,
+    /// What another connection of the peer must show to take its place.
+    #[serde(default)]
+    pub key: Option<PeerKey>,
     /// The term under which the node has the room, as far as the asker knows.
     pub term: Term,
 }

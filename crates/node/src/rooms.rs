@@ -8,7 +8,7 @@ use cluster::node::{Node as Identity, NodeId};
 use host::{Host, Session, ToClient};
 use links::{OpenError, OpenRefused, OpenSession, OpenedSession};
 use rand::RngExt;
-use room::{PeerId, Role, RoomId};
+use room::{PeerId, PeerKey, Role, RoomId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::debug;
 
@@ -63,13 +63,14 @@ impl Rooms {
         room: RoomId,
         peer: PeerId,
         role: Option<Role>,
+        key: Option<PeerKey>,
     ) -> Result<(Session, Messages), ConnectError> {
         match self {
             Self::Alone(host) => {
-                let (session, messages) = host.connect(room, peer, role).await?;
+                let (session, messages) = host.connect_with_key(room, peer, role, key).await?;
                 Ok((session, Messages::alone(messages)))
             }
-            Self::Cluster(node) => node.connect(room, peer, role).await,
+            Self::Cluster(node) => node.connect(room, Comer { peer, role, key }).await,
         }
     }
 }
@@ -84,6 +85,15 @@ impl Rooms {
     }
 }
 
+/// Who comes to a room.
+#[derive(Debug, Clone)]
+pub(crate) struct Comer {
+    pub(crate) peer: PeerId,
+    pub(crate) role: Option<Role>,
+    /// What another connection of this peer must show to take its place.
+    pub(crate) key: Option<PeerKey>,
+}
+
 /// Why an owner did not open a session.
 pub(crate) enum NotOpened {
     /// It is not the owner, is gone, or may not now: look again.
@@ -93,17 +103,12 @@ pub(crate) enum NotOpened {
 }
 
 impl Node {
-    async fn connect(
-        &self,
-        room: RoomId,
-        peer: PeerId,
-        role: Option<Role>,
-    ) -> Result<(Session, Messages), ConnectError> {
+    async fn connect(&self, room: RoomId, comer: Comer) -> Result<(Session, Messages), ConnectError> {
         let until = Instant::now() + PATIENCE;
         let mut turned_away = false;
         loop {
             let why = match self.find(&room, turned_away).await {
-                Ok(term) => match self.open(&room, &peer, role.as_ref(), term).await {
+                Ok(term) => match self.open(&room, &comer, term).await {
                     Ok(opened) => return Ok(opened),
                     Err(NotOpened::Refused(error)) => return Err(error.into()),
                     Err(NotOpened::Elsewhere(why)) => why.unwrap_or(Refusal::NotHere),
@@ -127,17 +132,11 @@ impl Node {
         found.await.unwrap_or(Err(Refusal::CutOff))
     }
 
-    async fn open(
-        &self,
-        room: &RoomId,
-        peer: &PeerId,
-        role: Option<&Role>,
-        term: Term,
-    ) -> Result<(Session, Messages), NotOpened> {
+    async fn open(&self, room: &RoomId, comer: &Comer, term: Term) -> Result<(Session, Messages), NotOpened> {
         let (session, messages, term) = if term.node == self.0.me {
-            self.open_here(room, peer, role).await?
+            self.open_here(room, comer.clone()).await?
         } else {
-            self.open_there(room, peer, role, term).await?
+            self.open_there(room, comer, term).await?
         };
         match self.accept(room, &term).await {
             Some(newest) => Ok((session, Messages::of(messages, term, newest))),
@@ -148,12 +147,12 @@ impl Node {
     async fn open_there(
         &self,
         room: &RoomId,
-        peer: &PeerId,
-        role: Option<&Role>,
+        comer: &Comer,
         term: Term,
     ) -> Result<(Session, mpsc::Receiver<ToClient>, Term), NotOpened> {
         let owner = self.known(&term.node).ok_or(NotOpened::Elsewhere(None))?;
-        let open = OpenSession { room: room.clone(), peer: peer.clone(), role: role.cloned(), term };
+        let Comer { peer, role, key } = comer.clone();
+        let open = OpenSession { room: room.clone(), peer, role, key, term };
         match self.0.links.open(&owner, open).await {
             Ok(OpenedSession { session, messages, term }) => Ok((session, messages, term)),
             Err(error) => {
@@ -173,15 +172,14 @@ impl Node {
     pub(crate) async fn open_here(
         &self,
         room: &RoomId,
-        peer: &PeerId,
-        role: Option<&Role>,
+        Comer { peer, role, key }: Comer,
     ) -> Result<(Session, mpsc::Receiver<ToClient>, Term), NotOpened> {
         let Some(host) = &self.0.host else { return Err(NotOpened::Elsewhere(None)) };
         let (answer, answered) = oneshot::channel();
         self.tell(Input::Admit { room: room.clone(), answer }).await;
         let admitted =
             answered.await.unwrap_or(Err(Refusal::CutOff)).map_err(|why| NotOpened::Elsewhere(Some(why)))?;
-        let opened = host.connect(room.clone(), peer.clone(), role.cloned()).await;
+        let opened = host.connect_with_key(room.clone(), peer, role, key).await;
         let term = admitted.term.clone();
         drop(admitted);
         match opened {

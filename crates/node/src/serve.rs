@@ -10,7 +10,7 @@ use room::RoomId;
 use tokio::sync::oneshot;
 
 use crate::control::{Input, Node};
-use crate::rooms::NotOpened;
+use crate::rooms::{Comer, NotOpened};
 
 /// What this node says of itself, as its task said last.
 #[derive(Debug, Clone)]
@@ -47,10 +47,10 @@ impl Serve for Node {
     }
 
     async fn open(&self, _: &Guest, open: OpenSession) -> Result<Admitted, OpenRefused> {
-        let OpenSession { room, peer, role, term } = open;
+        let OpenSession { room, peer, role, key, term } = open;
         // Whoever comes under a higher term knows more than this node.
         self.tell(Input::Fenced { room: room.clone(), newest: term }).await;
-        match self.open_here(&room, &peer, role.as_ref()).await {
+        match self.open_here(&room, Comer { peer, role, key }).await {
             Ok((session, messages, term)) => Ok(Admitted { session, messages, term }),
             Err(NotOpened::Refused(error)) => Err(OpenRefused::Full(error)),
             Err(NotOpened::Elsewhere(Some(Refusal::NotHere) | None)) => {

@@ -13,6 +13,7 @@ use crate::id::{
     AskId, ConsumerId, DataConsumerId, DataProducerId, OpId, PeerId, ProducerId, RequestId, SessionId,
     TransportId,
 };
+use crate::key::PeerKey;
 use crate::message::{
     DownlinkBandwidth, Layers, Notification, PlainTransportInfo, Reply, Request, ServerRequest, TransportInfo,
 };
@@ -21,7 +22,7 @@ use crate::policy::Role;
 /// Something happened.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// A client opened a session. One with the same peer id is replaced.
+    /// A client opened a session. One with the same peer id is replaced, if it may be.
     Connected {
         /// The new session.
         session: SessionId,
@@ -29,6 +30,8 @@ pub enum Event {
         peer: PeerId,
         /// The role it was given; the room type's default otherwise.
         role: Option<Role>,
+        /// What proves that it is the peer that was here before.
+        key: Option<PeerKey>,
     },
     /// A session ended, whatever the reason.
     Disconnected(SessionId),
@@ -143,6 +146,8 @@ pub enum Counter {
     Joined,
     /// A connection took over from an older one of the same peer.
     Replaced,
+    /// A connection wanted to take over from another of the same peer, and did not show its key.
+    ReplacementRefused,
     /// A room lost its router.
     RouterLost,
     /// A producer was not forwarded to a peer, because that one has too many consumers.
@@ -161,6 +166,7 @@ impl Counter {
         match self {
             Self::Joined => "joined",
             Self::Replaced => "replaced",
+            Self::ReplacementRefused => "replacement_refused",
             Self::RouterLost => "router_lost",
             Self::ConsumerOverLimit => "consumer_over_limit",
             Self::ConsumerRefused => "consumer_refused",

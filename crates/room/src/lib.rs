@@ -13,6 +13,7 @@
 mod error;
 mod event;
 mod id;
+mod key;
 mod limits;
 mod message;
 mod policy;
@@ -27,6 +28,7 @@ pub use id::{
     AskId, ConsumerId, DataConsumerId, DataProducerId, IdError, OpId, PeerId, ProducerId, RequestId, RoomId,
     SessionId, TransportId,
 };
+pub use key::{PeerKey, PeerKeyError};
 pub use limits::Limits;
 pub use message::{
     Consumed, Device, DownlinkBandwidth, Layers, Notification, PeerInfo, PeerProducers, PlainTransportInfo,

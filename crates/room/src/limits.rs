@@ -11,6 +11,9 @@ pub struct Limits {
     /// Peers connected to one room. One worker carries a room; 200 talking peers are beyond what a core forwards,
     /// so the default leaves room for large quiet audiences and stops accidents.
     pub peers_per_room: usize,
+    /// Whether a connection may take the place of another of the same peer id that has shown no key, as protoo's clients
+    /// do when they reconnect. Where not, they wait until the older one has been silent for too long.
+    pub replace_without_key: bool,
     /// Producers of one peer: microphone, camera, screen, its audio, and as many again for a client that replaces
     /// rather than closes.
     pub producers_per_peer: usize,
@@ -36,6 +39,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             peers_per_room: 500,
+            replace_without_key: true,
             producers_per_peer: 8,
             transports_per_broadcaster: 8,
             data_producers_per_peer: 8,

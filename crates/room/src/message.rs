@@ -25,6 +25,10 @@ pub mod close_code {
     pub const SHUTDOWN: u16 = 4003;
     /// The client breaks the protocol again and again.
     pub const PROTOCOL: u16 = 4004;
+    /// The client was connected for long and did not join.
+    pub const NOT_JOINED: u16 = 4005;
+    /// Another connection has this peer id, and the client may not take its place: it is free once that one has gone.
+    pub const TAKEN: u16 = 4006;
 }
 
 /// The software that a peer uses, by its own account.

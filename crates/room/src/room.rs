@@ -23,6 +23,7 @@ use crate::id::{
     AskId, ConsumerId, DataConsumerId, DataProducerId, OpId, PeerId, ProducerId, RequestId, RoomId,
     SessionId, TransportId,
 };
+use crate::key::PeerKey;
 use crate::limits::Limits;
 use crate::message::{
     Device, DownlinkBandwidth, Layers, Notification, PeerInfo, Receives, Reply, Request, close_code,
@@ -84,6 +85,7 @@ enum Router {
 struct Peer {
     id: PeerId,
     role: Role,
+    key: Option<PeerKey>,
     joined: Option<Joined>,
     transports: BTreeMap<TransportId, Direction>,
     transports_coming: Vec<Direction>,
@@ -240,7 +242,9 @@ impl Room {
     /// Takes one event and says what to do, in order.
     pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Action> {
         match event {
-            Event::Connected { session, peer, role } => self.connected(session, peer, role, now),
+            Event::Connected { session, peer, role, key } => {
+                self.connected(session, peer, role, key, now);
+            }
             Event::Disconnected(session) => self.leave(session, now),
             Event::Request { session, request, message } => self.request(session, request, message),
             Event::Answered { session, ask, accepted } => self.answered(session, ask, accepted),
@@ -291,12 +295,24 @@ impl Room {
         }
     }
 
-    fn connected(&mut self, session: SessionId, id: PeerId, role: Option<Role>, now: Instant) {
+    fn connected(
+        &mut self,
+        session: SessionId,
+        id: PeerId,
+        role: Option<Role>,
+        key: Option<PeerKey>,
+        now: Instant,
+    ) {
         if self.admits(&id).is_err() {
             self.close_session(session, close_code::FINAL, "the room is full");
             return;
         }
         if let Some(&older) = self.sessions.get(&id) {
+            if !self.may_replace(older, key.as_ref()) {
+                self.count(Counter::ReplacementRefused);
+                self.close_session(session, close_code::TAKEN, "another connection has this peer id");
+                return;
+            }
             self.count(Counter::Replaced);
             self.leave(older, now);
             self.close_session(older, close_code::FINAL, "another connection of this peer took over");
@@ -305,9 +321,18 @@ impl Room {
             .filter(|role| self.room_type.has_role(role))
             .unwrap_or_else(|| self.room_type.default_role.clone());
         self.sessions.insert(id.clone(), session);
-        self.peers.insert(session, Peer::new(id, role));
+        self.peers.insert(session, Peer::new(id, role, key));
         self.empty_since = None;
         self.want_router();
+    }
+
+    /// Whether who shows this key may take the place of an older session. protoo's own clients have none, and replace one
+    /// another, unless that is forbidden.
+    fn may_replace(&self, older: SessionId, key: Option<&PeerKey>) -> bool {
+        match self.peers.get(&older).and_then(|peer| peer.key.as_ref()) {
+            Some(own) => key == Some(own),
+            None => self.limits.replace_without_key,
+        }
     }
 
     /// Frees everything the peer of this session held. Knows nothing of why.
@@ -467,10 +492,11 @@ impl Room {
 }
 
 impl Peer {
-    fn new(id: PeerId, role: Role) -> Self {
+    fn new(id: PeerId, role: Role, key: Option<PeerKey>) -> Self {
         Self {
             id,
             role,
+            key,
             joined: None,
             transports: BTreeMap::new(),
             transports_coming: Vec::new(),

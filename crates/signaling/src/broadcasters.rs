@@ -105,7 +105,7 @@ impl Broadcasters {
         }
         // From here on the place is freed whatever happens, even when this future is dropped.
         let place = Taken { broadcasters: self.clone(), key };
-        let (session, messages) = rooms.connect(room, peer, role).await?;
+        let (session, messages) = rooms.connect(room, peer, role, None).await?;
         let task = Task::new(place, session, inbox, self.0.limits.clone());
         tokio::spawn(task.run(messages));
         Ok(broadcaster)

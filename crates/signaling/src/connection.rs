@@ -17,6 +17,7 @@ use room::{AskId, Reply, Request, RequestId, close_code};
 use serde_json::Value;
 use tracing::debug;
 
+use crate::address::AddressPlace;
 use crate::codec::{self, CodecError, Frame};
 use crate::dialect::{self, Dialect};
 use crate::limits::{Bucket, GatewayLimits};
@@ -63,6 +64,8 @@ struct Connection {
     asks: HashMap<u64, (AskId, Instant)>,
     last_seen: Instant,
     last_ping: Instant,
+    /// Until when the client must have joined; `None` once it has.
+    join_by: Option<Instant>,
     out: Vec<Message>,
 }
 
@@ -82,6 +85,7 @@ pub(crate) async fn run(
     limits: Arc<GatewayLimits>,
     name: Option<String>,
     dialect: Dialect,
+    place: AddressPlace,
 ) {
     let (mut sink, mut stream) = socket.split();
     let mut connection = Connection::new(session, limits, name, dialect, Instant::now());
@@ -95,6 +99,7 @@ pub(crate) async fn run(
     metrics::counter!("tureen_signaling_sessions_ended_total", "why" => why).increment(1);
     // The room is told before the goodbye is written: a client that does not read holds nothing.
     drop(connection);
+    drop(place);
     if let End::Close { code, reason } = end {
         let frame = Message::Close(Some(CloseFrame { code, reason: reason.as_ref().into() }));
         let goodbye = async {
@@ -120,6 +125,7 @@ impl Connection {
             name,
             bucket: Bucket::new(&limits, now),
             patience: Bucket::new(&limits, now),
+            join_by: limits.join_timeout().and_then(|timeout| now.checked_add(timeout)),
             limits,
             dialect,
             malformed: 0,
@@ -313,6 +319,7 @@ impl Connection {
             self.say(text);
         }
         if joined {
+            self.join_by = None;
             for (method, data) in dialect::versions(self.dialect) {
                 self.say(codec::notification(method, &data));
             }
@@ -322,6 +329,11 @@ impl Connection {
     async fn tick(&mut self, now: Instant) -> Result<(), End> {
         if now.saturating_duration_since(self.last_seen) >= self.limits.silence() {
             return Err(End::Silent);
+        }
+        if self.join_by.is_some_and(|by| by <= now) {
+            count("join_timeout");
+            let reason = "not joined in time: connect again to join".into();
+            return Err(End::Close { code: close_code::NOT_JOINED, reason });
         }
         if now.saturating_duration_since(self.last_ping) >= self.limits.ping_interval() {
             self.last_ping = now;

@@ -1,5 +1,6 @@
 //! The door: an HTTP upgrade becomes a session, or an HTTP error that says why not.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,10 +12,11 @@ use axum::response::{IntoResponse, Response};
 use host::ToClient;
 use node::{ConnectError, Rooms};
 use rand::RngExt;
-use room::{IdError, PeerId, Reply, Request, RequestId, Role, RoomError, RoomId};
+use room::{IdError, PeerId, PeerKey, PeerKeyError, Reply, Request, RequestId, Role, RoomError, RoomId};
 use token::{Asked, TokenError, Verifier};
 use tracing::debug;
 
+use crate::address::{AddressCounts, client_address};
 use crate::broadcasters::Broadcasters;
 use crate::codec::MAX_FRAME_BYTES;
 use crate::connection;
@@ -34,6 +36,7 @@ pub struct Gateway {
     limits: Arc<GatewayLimits>,
     tokens: Option<Arc<Verifier>>,
     broadcasters: Broadcasters,
+    addresses: AddressCounts,
 }
 
 /// Who comes in, and where.
@@ -43,11 +46,14 @@ struct Visitor {
     role: Option<Role>,
     /// The name that its token gives it, whatever it says itself.
     name: Option<String>,
+    /// What proves that it was here before.
+    key: Option<PeerKey>,
 }
 
 /// Why a client is not let in by what it says of itself.
 enum Unwanted {
     Id(IdError),
+    Key(PeerKeyError),
     Token(TokenError),
 }
 
@@ -55,7 +61,8 @@ impl Gateway {
     /// A gateway to these rooms.
     pub fn new(rooms: Rooms, limits: GatewayLimits) -> Self {
         let limits = Arc::new(limits);
-        Self { rooms, tokens: None, broadcasters: Broadcasters::new(0, limits.clone()), limits }
+        let broadcasters = Broadcasters::new(0, limits.clone());
+        Self { rooms, tokens: None, broadcasters, addresses: AddressCounts::default(), limits }
     }
 
     /// Takes in so many broadcasters at once; 0, as without a call of this, is none, and no API for them.
@@ -71,9 +78,15 @@ impl Gateway {
         Self { tokens: Some(Arc::new(tokens)), ..self }
     }
 
-    /// Answers an upgrade request. `query` is the raw query string of its URL; `roomId`, `peerId` and `token` are read
-    /// from it, the token also from the header `Authorization: Bearer`.
-    pub async fn accept(&self, upgrade: WebSocketUpgrade, headers: &HeaderMap, query: &str) -> Response {
+    /// Answers an upgrade request that came over a connection from `from`. `query` is the raw query string of its URL;
+    /// `roomId`, `peerId`, `peerKey` and `token` are read from it, the token also from the header `Authorization: Bearer`.
+    pub async fn accept(
+        &self,
+        upgrade: WebSocketUpgrade,
+        from: IpAddr,
+        headers: &HeaderMap,
+        query: &str,
+    ) -> Response {
         if !asks_for_protoo(headers) {
             refused("subprotocol");
             let text = "the WebSocket subprotocol must be \"protoo\"";
@@ -88,13 +101,25 @@ impl Gateway {
                 refused("id");
                 return (StatusCode::BAD_REQUEST, error.to_string()).into_response();
             }
+            Err(Unwanted::Key(error)) => {
+                refused("key");
+                return (StatusCode::BAD_REQUEST, error.to_string()).into_response();
+            }
             Err(Unwanted::Token(error)) => {
                 refused(error.why());
                 return (StatusCode::UNAUTHORIZED, error.to_string()).into_response();
             }
         };
-        let Visitor { room, peer, role, name } = visitor;
-        let (session, messages) = match self.rooms.connect(room.clone(), peer.clone(), role).await {
+        let limit = self.limits.sessions_per_address;
+        let client = client_address(from, headers, &self.limits.trusted_proxies);
+        let Some(place) = self.addresses.take(client, limit) else {
+            refused("address");
+            let text =
+                format!("your address has its limit of {limit} sessions: close one, or try again later");
+            return (StatusCode::TOO_MANY_REQUESTS, text).into_response();
+        };
+        let Visitor { room, peer, role, name, key } = visitor;
+        let (session, messages) = match self.rooms.connect(room.clone(), peer.clone(), role, key).await {
             Ok(opened) => opened,
             Err(error) => {
                 refused(error.name());
@@ -109,7 +134,9 @@ impl Gateway {
             .protocols([SUBPROTOCOL])
             .max_message_size(MAX_FRAME_BYTES)
             .max_frame_size(MAX_FRAME_BYTES)
-            .on_upgrade(move |socket| connection::run(socket, connection, session, messages, limits, name, dialect))
+            .on_upgrade(move |socket| {
+                connection::run(socket, connection, session, messages, limits, name, dialect, place)
+            })
     }
 }
 
@@ -173,7 +200,7 @@ impl Gateway {
         request: Request,
     ) -> Result<Result<Reply, RoomError>, ConnectError> {
         let Ok(nobody) = PeerId::parse(&random_id()) else { return Err(host::ConnectError::Busy.into()) };
-        let (session, mut messages) = self.rooms.connect(room, nobody, None).await?;
+        let (session, mut messages) = self.rooms.connect(room, nobody, None, None).await?;
         let late = || RoomError::Unavailable("the server did not answer in time".to_owned());
         if session.request(RequestId(1), request).await.is_err() {
             return Ok(Err(late()));
@@ -233,15 +260,16 @@ fn visitor(
     };
     let room = find("roomId").map(RoomId::parse).transpose().map_err(Unwanted::Id)?;
     let peer = find("peerId").map(PeerId::parse).transpose().map_err(Unwanted::Id)?;
+    let key = find("peerKey").map(PeerKey::parse).transpose().map_err(Unwanted::Key)?;
     let Some(tokens) = tokens else {
         let room = room.map_or_else(|| RoomId::parse(&random_id()), Ok).map_err(Unwanted::Id)?;
         let peer = peer.map_or_else(|| PeerId::parse(&random_id()), Ok).map_err(Unwanted::Id)?;
-        return Ok(Visitor { room, peer, role: None, name: None });
+        return Ok(Visitor { room, peer, role: None, name: None, key });
     };
     let token = bearer(headers).or_else(|| find("token")).unwrap_or_default();
     let asked = Asked { room: room.as_ref(), peer: peer.as_ref() };
     let claims = tokens.verify(token, asked, now).map_err(Unwanted::Token)?;
-    Ok(Visitor { room: claims.room, peer: claims.peer, role: claims.role, name: claims.name })
+    Ok(Visitor { room: claims.room, peer: claims.peer, role: claims.role, name: claims.name, key })
 }
 
 fn pairs(query: &str) -> Vec<(String, String)> {
@@ -313,6 +341,7 @@ mod tests {
             }
             Err(Unwanted::Token(error)) => Err(error.why()),
             Err(Unwanted::Id(_)) => Err("id"),
+            Err(Unwanted::Key(_)) => Err("key"),
         };
         let ann = ("r".to_owned(), "ann".to_owned(), Some("judge".to_owned()), Some("A".to_owned()));
         for (query, headers) in [

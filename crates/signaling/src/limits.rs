@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::address::Network;
+
 /// The limits of one session at the gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -28,6 +30,14 @@ pub struct GatewayLimits {
     /// A broadcaster of which nothing was heard for this long, neither a request nor a byte of media, is gone. In
     /// milliseconds.
     pub broadcaster_silence_ms: u64,
+    /// How long a client may be connected without having joined, in milliseconds; 0 for as long as it likes. A page that
+    /// connects in its lobby notices nothing: protoo's clients come again by themselves.
+    pub join_timeout_ms: u64,
+    /// Sessions from one IPv4 address or one /64 of IPv6; 0 for any number. This machine's own are not counted.
+    pub sessions_per_address: usize,
+    /// Proxies whose `X-Forwarded-For` is believed, as addresses or networks (`10.0.0.0/8`). Without them, all who come by
+    /// a proxy count as one address.
+    pub trusted_proxies: Vec<Network>,
     /// How long a client may take to answer the server, and the server to answer a client, in milliseconds.
     pub request_timeout_ms: u64,
 }
@@ -43,6 +53,9 @@ impl Default for GatewayLimits {
             ping_interval_ms: 5000,
             silence_ms: 15_000,
             broadcaster_silence_ms: 60_000,
+            join_timeout_ms: 60_000,
+            sessions_per_address: 1000,
+            trusted_proxies: Vec::new(),
             request_timeout_ms: 30_000,
         }
     }
@@ -59,6 +72,11 @@ impl GatewayLimits {
 
     pub(crate) fn broadcaster_silence(&self) -> Duration {
         Duration::from_millis(self.broadcaster_silence_ms)
+    }
+
+    /// `None` where nobody need join.
+    pub(crate) fn join_timeout(&self) -> Option<Duration> {
+        (self.join_timeout_ms > 0).then(|| Duration::from_millis(self.join_timeout_ms))
     }
 
     pub(crate) fn request_timeout(&self) -> Duration {

@@ -109,6 +109,8 @@ pub(crate) struct AllLimits {
     pub(crate) sessions: usize,
     /// What this node's network can carry.
     pub(crate) node: NodeLimits,
+    /// Transports of one media worker; a client that asks for one beyond is told to try again.
+    pub(crate) transports_per_worker: usize,
     /// Of one room.
     pub(crate) room: Limits,
     /// Of one session.
@@ -146,6 +148,7 @@ impl Default for Config {
                 rooms: 10_000,
                 sessions: 15_000,
                 node: NodeLimits::default(),
+                transports_per_worker: media::DEFAULT_TRANSPORTS,
                 room: Limits::default(),
                 session: GatewayLimits::default(),
             },

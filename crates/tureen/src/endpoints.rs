@@ -1,10 +1,12 @@
 //! What the HTTP port answers: the call page, the WebSocket on the same path as classic clients expect it, the API for
 //! broadcasters, health, metrics.
 
+use std::net::SocketAddr;
+
 use axum::Router;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{ConnectInfo, Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -42,12 +44,13 @@ pub(crate) fn endpoints(served: Served) -> Router {
 /// The page for browsers, the WebSocket for those who ask to upgrade.
 async fn root(
     State(served): State<Served>,
+    from: ConnectInfo<SocketAddr>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
     headers: HeaderMap,
     query: RawQuery,
 ) -> Response {
     if headers.contains_key(header::UPGRADE) {
-        open(served, upgrade, &headers, query).await
+        open(served, from, upgrade, &headers, query).await
     } else {
         page::file(page::INDEX)
     }
@@ -55,15 +58,17 @@ async fn root(
 
 async fn socket(
     State(served): State<Served>,
+    from: ConnectInfo<SocketAddr>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
     headers: HeaderMap,
     query: RawQuery,
 ) -> Response {
-    open(served, upgrade, &headers, query).await
+    open(served, from, upgrade, &headers, query).await
 }
 
 async fn open(
     served: Served,
+    ConnectInfo(from): ConnectInfo<SocketAddr>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
     headers: &HeaderMap,
     RawQuery(query): RawQuery,
@@ -73,7 +78,10 @@ async fn open(
         return (StatusCode::MISDIRECTED_REQUEST, text).into_response();
     };
     match upgrade {
-        Ok(upgrade) => gateway.accept(upgrade, headers, query.as_deref().unwrap_or_default()).await,
+        Ok(upgrade) => {
+            let query = query.as_deref().unwrap_or_default();
+            gateway.accept(upgrade, from.ip(), headers, query).await
+        }
         Err(rejection) => rejection.into_response(),
     }
 }

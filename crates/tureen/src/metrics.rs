@@ -37,9 +37,18 @@ impl Metrics {
             "tureen_sessions_too_slow_total",
             "Sessions closed because the client did not read."
         );
+        describe_counter!(
+            "tureen_media_refused_total",
+            "Requests that a media worker had no room for, by what."
+        );
+        describe_counter!("tureen_http_connections_refused_total", "Connections beyond the limit of them.");
         describe_counter!("tureen_signaling_errors_total", "Frames and requests that were refused, by what.");
         describe_counter!("tureen_signaling_refused_total", "Connections that were refused, by why.");
         describe_counter!("tureen_signaling_sessions_ended_total", "Sessions that ended, by why.");
+        // Those without labels are there from the beginning, so that what has not happened yet is 0 and not absent.
+        for name in ["tureen_sessions_too_slow_total", "tureen_http_connections_refused_total"] {
+            counter!(name).absolute(0);
+        }
         Ok(Self { recorder: handle, workers: Arc::new(WorkerCounters::new()?) })
     }
 

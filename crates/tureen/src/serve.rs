@@ -83,9 +83,11 @@ pub(crate) async fn serve(checked: Checked) -> Result<()> {
     let idle = IDLE_DEADLINE.max(silence.saturating_add(Duration::from_secs(5)));
     let connections = config.limits.sessions.saturating_add(OTHER_CONNECTIONS);
     let door = Door::new(NoDelayAcceptor::new(), connections, idle);
-    let gateway = roles.signal.then(|| gateway(rooms, config.limits.session, tokens, address).with_broadcasters(broadcasters));
+    let gateway = roles
+        .signal
+        .then(|| gateway(rooms, config.limits.session, tokens, address).with_broadcasters(broadcasters));
     let served = Served { gateway, media: media.clone(), metrics };
-    let app = endpoints(served).into_make_service();
+    let app = endpoints(served).into_make_service_with_connect_info::<SocketAddr>();
 
     let handle = axum_server::Handle::new();
     let secure = tls.is_some();

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use client::{Client, Said, refused, status_for_page};
+use client::{Client, Said, refused, refused_from, status_for_page};
 use serde_json::json;
 use server::{Server, eventually};
 
@@ -193,6 +193,57 @@ fn certificates_are_made_for_their_owner_alone_and_never_over_others() -> Result
 }
 
 #[tokio::test]
+async fn who_does_not_join_in_time_is_sent_away_and_may_come_again() -> Result<()> {
+    let server = Server::start(&[], &[("TUREEN_LIMITS__SESSION__JOIN_TIMEOUT_MS", "300")]).await?;
+    let mut bob = Client::connect(&server, "r", "bob").await?;
+    bob.join("Bob", &json!({ "codecs": [], "headerExtensions": [] })).await?;
+    let mut ann = Client::connect(&server, "r", "ann").await?;
+    ann.transport(true).await?;
+    assert_eq!(ann.closed().await?, 4005);
+    // Who has joined stays, and who comes again is let in.
+    let mut ann = Client::connect(&server, "r", "ann").await?;
+    ann.join("Ann", &json!({ "codecs": [], "headerExtensions": [] })).await?;
+    assert_eq!(bob.told("newPeer").await?["displayName"], "Ann");
+    // Long after their time would have been over.
+    let mut carl = Client::connect(&server, "r", "carl").await?;
+    assert_eq!(carl.closed().await?, 4005);
+    ann.ask("getRouterRtpCapabilities", json!({})).await?;
+    bob.ask("getRouterRtpCapabilities", json!({})).await?;
+    let metrics = server.metrics().await?;
+    assert!(metrics.contains("tureen_signaling_errors_total{what=\"join_timeout\"} 2\n"), "{metrics}");
+    assert!(metrics.contains("\ntureen_transports 0\n"), "{metrics}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_address_has_so_many_sessions_by_the_word_of_a_trusted_proxy_only() -> Result<()> {
+    let limits = [
+        ("TUREEN_LIMITS__SESSION__SESSIONS_PER_ADDRESS", "2"),
+        ("TUREEN_LIMITS__SESSION__TRUSTED_PROXIES", r#"["127.0.0.0/8"]"#),
+    ];
+    let server = Server::start(&[], &limits).await?;
+    let forwarded =
+        async |peer, from| Client::connect_with(&server, "r", peer, &[("X-Forwarded-For", from)]).await;
+    let _first = forwarded("a", "192.0.2.1").await?;
+    // A proxy's own entry is passed over; so is what the client wrote before the proxies' entries.
+    let second = forwarded("b", "192.0.2.1, 127.0.0.9").await?;
+    assert_eq!(refused_from(&server, "8.8.8.8, 192.0.2.1").await?, 429);
+    let _other = forwarded("c", "192.0.2.2").await?;
+    second.close().await?;
+    eventually("the place is free", || async { Ok(refused_from(&server, "192.0.2.1").await.is_err()) })
+        .await?;
+    assert!(server.metrics().await?.contains("tureen_signaling_refused_total{why=\"address\"}"));
+
+    // Without trust the header is anybody's word, and this machine is not counted.
+    let server = Server::start(&[], &limits[..1]).await?;
+    let mut all = Vec::new();
+    for peer in ["a", "b", "c"] {
+        all.push(Client::connect_with(&server, "r", peer, &[("X-Forwarded-For", "192.0.2.1")]).await?);
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn pages_of_other_hosts_stay_outside_unless_allowed() -> Result<()> {
     let allowed = [("TUREEN_LIMITS__SESSION__ALLOWED_ORIGINS", r#"["https://app.example.org"]"#)];
     let server = Server::start(&[], &allowed).await?;
@@ -283,6 +334,24 @@ async fn a_second_connection_of_a_peer_ends_the_first_for_good() -> Result<()> {
     second.transport(true).await?;
     let metrics = server.metrics().await?;
     assert!(metrics.contains("\ntureen_transports 1\n"), "{metrics}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_knows_a_peer_id_but_not_its_key_takes_nobodys_place() -> Result<()> {
+    let server = Server::start(&[], &[]).await?;
+    let ann = "ann&peerKey=0123456789abcdef0123456789abcdef";
+    let mut first = Client::connect(&server, "r", ann).await?;
+    first.transport(true).await?;
+    for guess in ["ann", "ann&peerKey=0123456789abcdef0123456789abcdee"] {
+        let mut other = Client::connect(&server, "r", guess).await?;
+        assert_eq!(other.closed().await?, 4006, "{guess}");
+    }
+    assert_eq!(refused(&server, "/?roomId=r&peerId=ann&peerKey=short", Some("protoo")).await?, 400);
+    first.ask("getRouterRtpCapabilities", json!({})).await?;
+    let mut second = Client::connect(&server, "r", ann).await?;
+    assert_eq!(first.closed().await?, 4000);
+    second.transport(true).await?;
     Ok(())
 }
 

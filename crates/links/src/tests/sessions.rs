@@ -18,6 +18,7 @@ fn open(name: &str, peer: &str) -> OpenSession {
         room: room(name),
         peer: PeerId::parse(peer).expect("id"),
         role: Some(Role::new("judge")),
+        key: None,
         term: Term { epoch: EPOCH, node: id("m1") },
     }
 }

@@ -212,7 +212,7 @@ fn every_request() {
     survives(Up::Say(FromClient::Answer { ask: AskId(1), accepted: false }));
     let term = Term { epoch: Epoch(u64::MAX), node: id("m1") };
     let peer = peer().id;
-    survives(Up::Open(OpenSession { room: room("R 7"), peer, role: None, term }));
+    survives(Up::Open(OpenSession { room: room("R 7"), peer, role: None, key: None, term }));
 }
 
 #[test]

@@ -130,11 +130,10 @@ impl Room {
         created: ConsumerCreated,
     ) {
         let Asking { session, request, transport, of, paused } = asking;
-        let peer = self.peers.get_mut(&session);
-        let peer = peer.map(|peer| {
+        let mut peer = self.peers.get_mut(&session);
+        if let Some(peer) = &mut peer {
             peer.consumers_coming = peer.consumers_coming.saturating_sub(1);
-            peer
-        });
+        }
         let peer = peer.filter(|peer| peer.transports.contains_key(&transport));
         let (Some(peer), Some(producer)) = (peer, self.producers.get_mut(&of)) else {
             self.unlink(&of, session);

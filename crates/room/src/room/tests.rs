@@ -237,8 +237,12 @@ impl World {
     }
 
     fn connect(&mut self, session: u64, peer: &str) {
+        self.connect_with(session, peer, None);
+    }
+
+    fn connect_with(&mut self, session: u64, peer: &str, key: Option<PeerKey>) {
         let peer = PeerId::parse(peer).expect("id");
-        self.event(Event::Connected { session: SessionId(session), peer, role: None });
+        self.event(Event::Connected { session: SessionId(session), peer, role: None, key });
     }
 
     fn ask(&mut self, session: u64, message: Request) -> RequestId {
@@ -520,6 +524,32 @@ fn limits_are_named_when_reached() {
     world.connect(4, "bob");
     assert_eq!(world.closed[1], (SessionId(2), close_code::FINAL));
     assert_eq!(world.room.held().peers, 2);
+}
+
+#[test]
+fn who_has_shown_a_key_is_replaced_by_who_shows_it_again() {
+    let key = |text: &str| Some(PeerKey::parse(text).expect("a key"));
+    let (own, guess) = (key("0123456789abcdef"), key("0123456789abcdee"));
+    for keyless in [true, false] {
+        let mut world =
+            World::new(RoomType::open(), Limits { replace_without_key: keyless, ..Limits::default() });
+        world.connect_with(1, "ann", own.clone());
+        for (session, shown) in [(2, None), (3, guess.clone())] {
+            world.connect_with(session, "ann", shown);
+            assert_eq!(world.closed.pop(), Some((SessionId(session), close_code::TAKEN)));
+            assert_eq!(world.room.held().peers, 1);
+        }
+        world.connect_with(4, "ann", own.clone());
+        assert_eq!(world.closed.pop(), Some((SessionId(1), close_code::FINAL)));
+        // With its session, a peer's key is forgotten.
+        world.event(Event::Disconnected(SessionId(4)));
+        world.connect(5, "ann");
+        // Who has shown none is replaced by anybody, or by nobody.
+        world.connect(6, "ann");
+        let closed = if keyless { (5, close_code::FINAL) } else { (6, close_code::TAKEN) };
+        assert_eq!(world.closed.pop(), Some((SessionId(closed.0), closed.1)));
+        assert_eq!((world.room.held().peers, world.closed.len()), (1, 0));
+    }
 }
 
 #[test]
@@ -824,7 +854,12 @@ fn stage() -> RoomType {
 fn the_table_of_the_room_type_decides_who_receives_and_who_sends() {
     let mut world = World::new(stage(), Limits::default());
     let peer = PeerId::parse("ann").expect("id");
-    world.event(Event::Connected { session: SessionId(1), peer, role: Some(Role::new("speaker")) });
+    world.event(Event::Connected {
+        session: SessionId(1),
+        peer,
+        role: Some(Role::new("speaker")),
+        key: None,
+    });
     let ann = world.transport(1, true);
     assert!(world.reply(1, join("ann")).is_ok());
     let bob = world.peer(2, "bob");

@@ -252,7 +252,7 @@ fn speakers_are_told_to_each_dialect_in_its_own_way() {
     };
     let speakers = [("ann", -40), ("bob", -50)];
     let loudest = ("activeSpeaker", json!({ "peerId": "ann", "volume": -40 }));
-    assert_eq!(told(&speakers, Dialect::Classic), [loudest.clone()]);
+    assert_eq!(told(&speakers, Dialect::Classic), std::slice::from_ref(&loudest));
     let volumes = json!([{ "peerId": "ann", "volume": -40 }, { "peerId": "bob", "volume": -50 }]);
     let all = ("speakingPeers", json!({ "peerVolumes": volumes }));
     assert_eq!(told(&speakers, Dialect::TypeScript), [loudest, all]);

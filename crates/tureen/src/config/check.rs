@@ -88,6 +88,7 @@ impl Checked {
         let mut worker = WorkerSettings::new(&self.worker_bin);
         worker.log_level = self.worker_log_level;
         worker.log_tags.clone_from(&self.config.worker_log_tags);
+        worker.transports = self.config.limits.transports_per_worker;
         worker.rtc_ports = Some(self.media_ports.clone());
         PoolSettings {
             worker,
@@ -289,6 +290,7 @@ fn zeros(config: &Config) -> Vec<String> {
     [
         ("limits.rooms", limits.rooms as u64),
         ("limits.sessions", limits.sessions as u64),
+        ("limits.transports_per_worker", limits.transports_per_worker as u64),
         ("limits.room.peers_per_room", limits.room.peers_per_room as u64),
         ("limits.session.messages_per_second", limits.session.messages_per_second.into()),
         ("limits.session.requests_in_flight", limits.session.requests_in_flight as u64),

@@ -48,6 +48,19 @@ pub(crate) async fn refused(server: &Server, path: &str, protocol: Option<&str>)
     }
 }
 
+/// The HTTP status that a client is refused with whom a proxy forwards from there.
+pub(crate) async fn refused_from(server: &Server, forwarded_for: &str) -> Result<u16> {
+    let path = format!("ws://{}/?roomId=r&peerId=p", server.authority);
+    let mut request = path.into_client_request()?;
+    request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static("protoo"));
+    request.headers_mut().insert("X-Forwarded-For", HeaderValue::from_str(forwarded_for)?);
+    match connect_async(request).await {
+        Err(Error::Http(response)) => Ok(response.status().as_u16()),
+        Ok(_) => bail!("was let in"),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// The HTTP status of the handshake of a page of this origin.
 pub(crate) async fn status_for_page(server: &Server, path: &str, origin: &str) -> Result<u16> {
     let mut request = format!("ws://{}{path}", server.authority).into_client_request()?;
@@ -62,13 +75,31 @@ pub(crate) async fn status_for_page(server: &Server, path: &str, origin: &str) -
 
 impl Client {
     pub(crate) async fn connect(server: &Server, room: &str, peer: &str) -> Result<Self> {
-        Self::open(server, &format!("/?roomId={room}&peerId={peer}&consumerReplicas=undefined")).await
+        Self::connect_with(server, room, peer, &[]).await
     }
 
     pub(crate) async fn open(server: &Server, path: &str) -> Result<Self> {
+        Self::open_with(server, path, &[]).await
+    }
+
+    /// With headers besides.
+    pub(crate) async fn connect_with(
+        server: &Server,
+        room: &str,
+        peer: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Self> {
+        let path = format!("/?roomId={room}&peerId={peer}&consumerReplicas=undefined");
+        Self::open_with(server, &path, headers).await
+    }
+
+    async fn open_with(server: &Server, path: &str, headers: &[(&'static str, &str)]) -> Result<Self> {
         let url = format!("ws://{}{path}", server.authority);
         let mut request = url.into_client_request()?;
         request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static("protoo"));
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, HeaderValue::from_str(value)?);
+        }
         let (socket, response) = connect_async(request).await?;
         let chosen = response.headers().get("Sec-WebSocket-Protocol");
         if chosen.is_none_or(|chosen| chosen != "protoo") {
