@@ -6,7 +6,7 @@ import { expose } from './handle';
 import { icon } from './icons';
 import { dressToggle, type JoinChoice } from './lobby';
 import { Notices } from './notices';
-import { peerId, roomLink } from './settings';
+import { peerId, peerKey, roomLink } from './settings';
 
 const STATS_EVERY_MS = 1_000;
 
@@ -34,7 +34,10 @@ export class Room {
     const { settings } = choice;
     const id = settings.peerId ?? peerId(sessionStorage);
     this.call = new Call({
-      url: signalingUrl(location.href, settings.roomId, id, settings.token),
+      url: signalingUrl(location.href, settings.roomId, id, {
+        token: settings.token,
+        peerKey: peerKey(sessionStorage),
+      }),
       peerId: id,
       displayName: settings.displayName,
       devices: new BrowserDevices(),

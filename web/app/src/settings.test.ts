@@ -1,5 +1,13 @@
 import { expect, it } from 'vitest';
-import { type PageSettings, forgetCall, peerId, readSettings, rememberCall, roomLink } from './settings';
+import {
+  type PageSettings,
+  forgetCall,
+  peerId,
+  peerKey,
+  readSettings,
+  rememberCall,
+  roomLink,
+} from './settings';
 
 class FakeStorage implements Storage {
   readonly #items = new Map<string, string>();
@@ -38,6 +46,8 @@ it('keeps the peer id for the life of the tab', () => {
   const session = new FakeStorage();
   expect(peerId(session)).toBe(peerId(session));
   expect(peerId(session)).not.toBe(peerId(new FakeStorage()));
+  expect(peerKey(session)).toBe(peerKey(session));
+  expect(peerKey(session)).toMatch(/^[0-9a-f]{32}$/);
 });
 
 it('takes room, peer and name from a token, which only the server checks', () => {

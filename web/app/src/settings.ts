@@ -22,6 +22,7 @@ export interface PageSettings {
 const LAYER_STRUCTURE = /^[LS][1-3]T[1-3](h|h_KEY|_KEY|_KEY_SHIFT)?$/;
 
 const PEER_ID = 'tureen.peerId';
+const PEER_KEY = 'tureen.peerKey';
 const IN_CALL = 'tureen.inCall';
 const NAME = 'tureen.displayName';
 
@@ -82,13 +83,23 @@ function codecChoice(query: URLSearchParams): Pick<CameraOptions, 'codec' | 'sca
 }
 
 export function peerId(session: Storage): string {
-  const known = session.getItem(PEER_ID);
+  return keptRandom(session, PEER_ID, 10);
+}
+
+/** The secret that keeps others, who all know the peer id, from taking this peer's place. */
+export function peerKey(session: Storage): string {
+  return keptRandom(session, PEER_KEY, 16);
+}
+
+/** So many random bytes in hexadecimal, the same for the life of the tab. */
+function keptRandom(session: Storage, name: string, length: number): string {
+  const known = session.getItem(name);
   if (known !== null) return known;
   // Not randomUUID: it is missing on pages without HTTPS.
-  const bytes = crypto.getRandomValues(new Uint8Array(10));
-  const id = [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join('');
-  session.setItem(PEER_ID, id);
-  return id;
+  const bytes = crypto.getRandomValues(new Uint8Array(length));
+  const text = [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join('');
+  session.setItem(name, text);
+  return text;
 }
 
 export function rememberCall(settings: PageSettings, storage: Storage, session: Storage): void {

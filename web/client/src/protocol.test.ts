@@ -8,8 +8,8 @@ it('signals to the host of the page, encrypted when the page is', () => {
   expect(signalingUrl('https://soup.example/call#top', 'a', 'me')).toBe(
     'wss://soup.example/?roomId=a&peerId=me',
   );
-  expect(signalingUrl('https://soup.example/', 'a', 'me', 'x.y.z')).toBe(
-    'wss://soup.example/?roomId=a&peerId=me&token=x.y.z',
+  expect(signalingUrl('https://soup.example/', 'a', 'me', { token: 'x.y.z', peerKey: 'k' })).toBe(
+    'wss://soup.example/?roomId=a&peerId=me&token=x.y.z&peerKey=k',
   );
 });
 

@@ -99,10 +99,28 @@ export function sourceOf(kind: types.MediaKind, appData: types.AppData | undefin
   return share === true || source === 'screen' || source === 'screensharing' ? 'screen' : 'camera';
 }
 
-/** The WebSocket address of the server that served a page at `page`. A server may let in only who has a token. */
-export function signalingUrl(page: string, roomId: string, peerId: string, token?: string): string {
+/** What a client may show besides its ids. */
+export interface Credentials {
+  /** A server may let in only who has a token. */
+  token?: string | undefined;
+  /** A secret of 16 to 128 characters: once a peer has connected with one, only who has it takes its place. */
+  peerKey?: string | undefined;
+}
+
+/** The WebSocket address of the server that served a page at `page`. */
+export function signalingUrl(
+  page: string,
+  roomId: string,
+  peerId: string,
+  { token, peerKey }: Credentials = {},
+): string {
   const url = new URL('/', page);
   url.protocol = url.protocol === 'http:' ? 'ws:' : 'wss:';
-  url.search = new URLSearchParams({ roomId, peerId, ...(token === undefined ? {} : { token }) }).toString();
+  url.search = new URLSearchParams({
+    roomId,
+    peerId,
+    ...(token === undefined ? {} : { token }),
+    ...(peerKey === undefined ? {} : { peerKey }),
+  }).toString();
   return url.href;
 }
