@@ -55,7 +55,10 @@ await scenario('broadcast', async (context) => {
   await Promise.all([red.sees(blue), red.hears(blue)]);
   log('the classic broadcaster is seen and heard');
   const seen = await red.watch(blue, seconds);
-  check(seen.colour >= 0.9 && seen.moved >= 0.5 && seen.tone >= 0.4, `not a picture: ${JSON.stringify(seen)}`);
+  check(
+    seen.colour >= 0.9 && seen.moved >= 0.5 && seen.tone >= 0.4,
+    `not a picture: ${JSON.stringify(seen)}`,
+  );
   check(seen.fps >= fps / 2, `${seen.fps} frames/s of ${fps}`);
   check((await api.status('POST', '/broadcasters', camera.introduced)) === 500, 'two of one id');
   await api.call('DELETE', '/broadcasters/blue', undefined, 200);
@@ -72,7 +75,12 @@ await scenario('broadcast', async (context) => {
   log(`it receives: ${packets} packets of sound`);
   const sentUntil = Date.now();
   again.kill('SIGKILL');
-  await red.until('sees that the silent one is gone', () => window.tureen.peers.length === 0, undefined, 30_000);
+  await red.until(
+    'sees that the silent one is gone',
+    () => window.tureen.peers.length === 0,
+    undefined,
+    30_000,
+  );
   const goneAfterMs = Date.now() - sentUntil;
   check(goneAfterMs >= silenceMs / 2, `gone after ${goneAfterMs} ms, before it was silent for ${silenceMs}`);
   log(`and is gone ${goneAfterMs} ms after its last packet`);
@@ -90,7 +98,12 @@ async function classic(api, codecs) {
     const plain = { type: 'plain', rtcpMux: false, comedia: true };
     const transport = await api.call('POST', transports, plain, 200);
     ports[kind] = transport;
-    const producer = await api.call('POST', `${transports}/${transport.id}/producers`, { kind, rtpParameters }, 200);
+    const producer = await api.call(
+      'POST',
+      `${transports}/${transport.id}/producers`,
+      { kind, rtpParameters },
+      200,
+    );
     check(typeof producer.id === 'string', 'a producer has an id');
   }
   return { introduced, ...ports };

@@ -3,8 +3,15 @@
  * frame rate of a direct call between the same browsers; then mute, camera off and on, screen, leave, reload.
  * Options: netns (one for each browser), seconds, share.
  */
-import { checkWatch, person } from './lib/browser.mjs';
-import { controlCall } from './lib/control.mjs';
+import { person } from './lib/browser.mjs';
+import {
+  cameraOffAndOn,
+  comparedCall,
+  joinBoth,
+  leaveAndReturn,
+  muteAndUnmute,
+  reload,
+} from './lib/call.mjs';
 import { check, log, scenario } from './lib/scenario.mjs';
 
 await scenario('call', async (context) => {
@@ -12,62 +19,19 @@ await scenario('call', async (context) => {
   const red = await person(context, 'red', { netns: netns[0] });
   const blue = await person(context, 'blue', { netns: netns[1] });
 
-  const before = await controlCall(red, blue, 5);
   const room = `call-${Date.now()}`;
-  await joinBoth(red, blue, room);
-  log('both see and hear each other');
-  const [atRed, atBlue] = await Promise.all([red.watch(blue, seconds), blue.watch(red, seconds)]);
-  log(`red: ${JSON.stringify(atRed)}`);
-  log(`blue: ${JSON.stringify(atBlue)}`);
-  const after = await controlCall(red, blue, 5);
+  const { controlFps, atFirst, atSecond } = await comparedCall(red, blue, room, { seconds, share });
 
-  // Other work on the machine comes and goes: the slower of the two is what it could do meanwhile.
-  const controlFps = Math.min(before.fps, after.fps);
-  check(
-    controlFps > 5,
-    `the control calls had only ${controlFps} frames/s: the machine is too busy to judge`,
-  );
-  checkWatch(red, blue, atRed, controlFps, share);
-  checkWatch(blue, red, atBlue, controlFps, share);
-
-  await joinBoth(red, blue, room);
-  await red.press('Turn microphone off');
-  await blue.hearsNothingOf(red);
-  await red.press('Turn microphone on');
-  await blue.hears(red);
-  log('mute: silence, and the tone again');
-
-  await red.press('Turn camera off');
-  await blue.seesNoVideoOf(red);
-  await red.press('Turn camera on');
-  await blue.sees(red);
-  log('camera: off, and on again');
-
+  await joinBoth(red, blue, room, { simulcast: '0' });
+  await muteAndUnmute(red, blue);
+  await cameraOffAndOn(red, blue);
   await shareScreen(red, blue);
   log('screen: shown, and gone');
+  await leaveAndReturn(red, blue);
+  await reload(red, blue);
 
-  await red.press('Leave');
-  await blue.seesNobodyBut([]);
-  await red.press('Join');
-  await red.joined();
-  await Promise.all([blue.sees(red), red.sees(blue)]);
-  log('leave: gone, and back');
-
-  const reloaded = await red.peerId();
-  await red.page.reload();
-  await red.joined();
-  check((await red.peerId()) === reloaded, 'a reload made another peer');
-  await blue.seesNobodyBut([red]);
-  await Promise.all([blue.sees(red), red.sees(blue), blue.hears(red), red.hears(blue)]);
-  log('reload: the same peer, with picture and sound');
-
-  return { controlFps, redFps: atRed.fps, blueFps: atBlue.fps, red: atRed, blue: atBlue };
+  return { controlFps, redFps: atFirst.fps, blueFps: atSecond.fps, red: atFirst, blue: atSecond };
 });
-
-async function joinBoth(first, second, room) {
-  await Promise.all([first, second].map((who) => who.join(room, { simulcast: '0' })));
-  await Promise.all([first.sees(second), second.sees(first), first.hears(second), second.hears(first)]);
-}
 
 /** Chromium's fake screen is a picture that changes; it must arrive, move, and go. */
 async function shareScreen(sharer, viewer) {

@@ -43,12 +43,12 @@ await scenario('codec', async (context) => {
 
 /** From the lowest to the highest size and back; how long each change takes. */
 async function widths(red, blue) {
-  await shows(red, blue, WIDTHS[2]);
+  await blue.seesWide(red, WIDTHS[2]);
   const ms = [];
   for (const layer of [0, 1, 2, 0, 2]) {
     const start = Date.now();
     await blue.prefersLayers(red, layer, 2);
-    await shows(red, blue, WIDTHS[layer]);
+    await blue.seesWide(red, WIDTHS[layer]);
     ms.push(Date.now() - start);
     await blue.sees(red);
     const { fps, moved } = await blue.watch(red, 1.5);
@@ -56,15 +56,6 @@ async function widths(red, blue) {
     check(moved > 0 && fps > 1, `layer ${layer} stands still: ${fps} frames/s`);
   }
   return { switchMs: ms };
-}
-
-function shows(red, blue, width) {
-  return blue.until(
-    `a picture ${width} wide`,
-    (wanted) => window.probes.tile('red')?.querySelector('video').videoWidth === wanted,
-    width,
-    20_000,
-  );
 }
 
 /** The lowest temporal layer has a quarter of the frames; less than two thirds is no accident. */

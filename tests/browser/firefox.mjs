@@ -4,9 +4,16 @@
  * Options: netns (the second is Chromium's; Firefox runs where Node does, and needs a server that is not on loopback),
  * seconds, share.
  */
-import { checkWatch, person } from './lib/browser.mjs';
-import { controlCall } from './lib/control.mjs';
-import { check, log, scenario } from './lib/scenario.mjs';
+import { person } from './lib/browser.mjs';
+import {
+  cameraOffAndOn,
+  comparedCall,
+  joinBoth,
+  leaveAndReturn,
+  muteAndUnmute,
+  reload,
+} from './lib/call.mjs';
+import { log, scenario } from './lib/scenario.mjs';
 
 await scenario('firefox', async (context) => {
   const { netns = [], seconds = 5, share = 0.8 } = context.args;
@@ -17,66 +24,22 @@ await scenario('firefox', async (context) => {
   ]);
   log('both browsers run');
 
-  const before = await controlCall(red, blue, 3, camera);
   const room = `firefox-${Date.now()}`;
-  await join(red, blue, room, { simulcast: '0' });
-  log('both see and hear each other');
-  const [atRed, atBlue] = await Promise.all([red.watch(blue, seconds), blue.watch(red, seconds)]);
-  log(`Firefox: ${JSON.stringify(atRed)}`);
-  log(`Chromium: ${JSON.stringify(atBlue)}`);
-  const after = await controlCall(red, blue, 3, camera);
-  // Other work on the machine comes and goes: the slower of the two is what it could do meanwhile.
-  const controlFps = Math.min(before.fps, after.fps);
-  check(
-    controlFps > 4,
-    `the control calls had only ${controlFps} frames/s: the machine is too busy to judge`,
-  );
-  checkWatch(red, blue, atRed, controlFps, share);
-  checkWatch(blue, red, atBlue, controlFps, share);
+  const compared = { seconds, share, camera, controlSeconds: 3, idleFps: 4 };
+  const { controlFps, atFirst, atSecond } = await comparedCall(red, blue, room, compared);
 
-  await join(red, blue, room, {});
+  await joinBoth(red, blue, room);
   for (const [layer, width] of [240, 480].entries()) {
     await blue.prefersLayers(red, layer);
-    await blue.until(
-      `a picture ${width} wide`,
-      (wanted) => window.probes.tile('red').querySelector('video').videoWidth === wanted,
-      width,
-      20_000,
-    );
+    await blue.seesWide(red, width);
     await blue.sees(red);
     log(`Firefox's simulcast: ${width} wide when asked for`);
   }
 
-  for (const [who, other] of [
-    [red, blue],
-    [blue, red],
-  ]) {
-    await who.press('Turn microphone off');
-    await other.hearsNothingOf(who);
-    await who.press('Turn microphone on');
-    await other.hears(who);
-  }
-  log('mute: silence, and the tone again, both ways');
-  await red.press('Turn camera off');
-  await blue.seesNoVideoOf(red);
-  await red.press('Turn camera on');
-  await blue.sees(red);
-  log('camera: off, and on again');
-
-  await red.press('Leave');
-  await blue.seesNobodyBut([]);
-  await red.press('Join');
-  await red.joined();
-  await Promise.all([blue.sees(red), red.sees(blue)]);
-  log('leave: gone, and back');
-  await red.page.reload();
-  await red.joined();
-  await Promise.all([blue.sees(red), red.sees(blue), blue.hears(red), red.hears(blue)]);
-  log('reload: picture and sound');
-  return { controlFps, firefoxFps: atRed.fps, chromiumFps: atBlue.fps };
+  await muteAndUnmute(red, blue);
+  await muteAndUnmute(blue, red);
+  await cameraOffAndOn(red, blue);
+  await leaveAndReturn(red, blue);
+  await reload(red, blue);
+  return { controlFps, firefoxFps: atFirst.fps, chromiumFps: atSecond.fps };
 });
-
-async function join(red, blue, room, options) {
-  await Promise.all([red, blue].map((who) => who.join(room, options)));
-  await Promise.all([red.sees(blue), blue.sees(red), red.hears(blue), blue.hears(red)]);
-}

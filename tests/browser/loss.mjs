@@ -1,20 +1,23 @@
 /**
- * A call in one direction over a bad link: first clean, then as the case says, through the server and, for comparison,
+ * A call in one direction over a bad link: first clean, then as the case says, through the server or, for comparison,
  * straight from browser to browser over the same link.
- * Options: netns (publisher, subscriber), link (the socket that controls the link in question), phases (from the
- * link's names; the first is clean), seconds (of each phase), settle, simulcast, control (false: no comparison).
+ * Options: netns (publisher, subscriber), link (the socket that controls the link in question), phases (each with a
+ * name, one of the link's, and the seconds that are measured; the first is clean), settle (seconds before what is
+ * measured), simulcast, calls (`server`, `direct` or both).
  */
 import { person } from './lib/browser.mjs';
 import { Link } from './lib/link.mjs';
 import { endOneWayCall, oneWayCall, oneWayVideo } from './lib/one-way.mjs';
-import { between, followFrames, sample } from './lib/quality.mjs';
+import { adapted, between, followFrames, sample, trace } from './lib/quality.mjs';
 import { check, log, scenario } from './lib/scenario.mjs';
+
+/** Until a new call's bit rate has climbed. */
+const CLIMB_SECONDS = 4;
 
 const pause = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
 
 await scenario('loss', async (context) => {
-  const { netns = [], link: path, phases, seconds = 15, cleanSeconds = 8, settle = 4 } = context.args;
-  const { simulcast = false, control = true } = context.args;
+  const { netns = [], link: path, phases, settle = 3, simulcast = false, calls = ['server'] } = context.args;
   check(netns.length === 2 && path && phases, 'loss needs netns, link and phases');
   const camera = simulcast
     ? { width: 1280, height: 720, fps: 15, noise: 14 }
@@ -25,9 +28,25 @@ await scenario('loss', async (context) => {
     person(context, 'red', { netns: netns[0], ...camera }),
     person(context, 'blue', { netns: netns[1] }),
   ]);
+  const result = {};
+  for (const call of calls) {
+    await link.phase(phases[0].name);
+    if (call === 'server') {
+      await callByServer(red, blue, simulcast);
+      const tile = () => window.probes.tile('red').querySelector('video');
+      result.server = await measure('server', link, phases, settle, red, blue, tile);
+      // What is seen at the end is still the publisher's picture, and it moves.
+      await blue.sees(red);
+    } else {
+      await oneWayCall(red, blue, camera);
+      result.direct = await measure('direct', link, phases, settle, red, blue, oneWayVideo);
+      await endOneWayCall(red, blue);
+    }
+  }
+  return result;
+});
 
-  const timing = { seconds, cleanSeconds, settle };
-  await link.phase(phases[0]);
+async function callByServer(red, blue, simulcast) {
   const room = `loss-${Date.now()}`;
   await Promise.all([
     red.join(room, simulcast ? {} : { simulcast: '0' }),
@@ -35,38 +54,41 @@ await scenario('loss', async (context) => {
   ]);
   await Promise.all([blue.sees(red), blue.hears(red)]);
   log('the call through the server runs');
-  const tile = () => window.probes.tile('red').querySelector('video');
-  const server = await measure('server', link, phases, red, blue, tile, timing);
-  // What is seen at the end is still the publisher's picture, and it moves.
-  await blue.sees(red);
-  if (!control) return { server };
-
-  await link.phase(phases[0]);
-  await oneWayCall(red, blue, camera);
-  const direct = await measure('direct', link, phases, red, blue, oneWayVideo, timing);
-  await endOneWayCall(red, blue);
-  return { server, direct };
-});
+}
 
 /** One phase after the other; the result has each phase's name. */
-async function measure(what, link, phases, red, blue, video, { seconds, cleanSeconds, settle }) {
+async function measure(what, link, phases, settle, red, blue, video) {
   await followFrames(blue, video);
-  // The bit rate climbs first.
-  await pause(settle);
+  await pause(CLIMB_SECONDS);
   const result = {};
-  for (const [index, phase] of phases.entries()) {
-    const counted = await link.phase(phase);
+  // What a phase is compared with to tell when it has adapted: the one before any trouble.
+  let reference;
+  for (const [index, { name, seconds }] of phases.entries()) {
+    const counted = await link.phase(name);
+    const traced = trace(blue, (index === 0 ? 0 : settle) + seconds);
     if (index > 0) await pause(settle);
     const before = await sample(red, blue);
-    await pause(index === 0 ? cleanSeconds : seconds);
+    await pause(seconds);
     const figures = between(before, await sample(red, blue));
+    const course = await traced;
+    reference ??= course;
     const after = await link.counters();
     const lost = ['up', 'down'].map((way) => {
       const offered = after[way].offered - counted[way].offered;
-      return Number(((after[way].lost - counted[way].lost) / Math.max(1, offered)).toFixed(4));
+      const gone = after[way].lost + after[way].overflowed - counted[way].lost - counted[way].overflowed;
+      return Number((gone / Math.max(1, offered)).toFixed(4));
     });
-    result[phase] = { ...figures, linkLoss: lost };
-    log(`${what} ${phase}: ${JSON.stringify(result[phase])}`);
+    result[name] = { ...figures, ...adapted(course, reference), linkLoss: lost };
+    log(`${what} ${name}: ${JSON.stringify(result[name])}`);
+    if (index > 0 && phases.length > 2) log(`${what} ${name}: ${courseInWords(course)}`);
   }
   return result;
+}
+
+/** A course, a second at a time: what came in kbit/s, frames/s and the picture's width. */
+function courseInWords(course) {
+  const seconds = course.filter(
+    ({ ms }, index) => index === 0 || Math.floor(ms / 1000) > Math.floor(course[index - 1].ms / 1000),
+  );
+  return seconds.map(({ kbit, fps, width }) => `${kbit}k/${fps}/${width}`).join(' ');
 }

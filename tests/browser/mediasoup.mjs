@@ -4,7 +4,8 @@
  * Options: workerBin and packages (where mediasoup is installed) **needed**; seconds.
  */
 import { readlink } from 'node:fs/promises';
-import { checkWatch, person } from './lib/browser.mjs';
+import { person } from './lib/browser.mjs';
+import { muteAndUnmute, seeAndHearEachOther, watchEachOther } from './lib/call.mjs';
 import { startApp } from './lib/mediasoup-app.mjs';
 import { check, log, scenario } from './lib/scenario.mjs';
 
@@ -22,35 +23,25 @@ await scenario('mediasoup', async (context) => {
   ]);
   const room = `mediasoup-${Date.now()}`;
   await Promise.all([red.join(room), blue.join(room, { simulcast: '0' })]);
-  await Promise.all([red.sees(blue), blue.sees(red), red.hears(blue), blue.hears(red)]);
+  await seeAndHearEachOther(red, blue);
   log('both see and hear each other');
-  const [atRed, atBlue] = await Promise.all([red.watch(blue, seconds), blue.watch(red, seconds)]);
-  // What arrives and moves; how fast, the call scenario judges.
-  checkWatch(red, blue, atRed, 2);
-  checkWatch(blue, red, atBlue, 2);
+  // That it arrives and moves; how fast, the call scenario judges.
+  const { atFirst, atSecond } = await watchEachOther(red, blue, seconds, 1.6);
 
   for (const [layer, width] of [
     [0, 320],
     [1, 640],
   ]) {
     await blue.prefersLayers(red, layer, 2);
-    await blue.until(
-      `a picture ${width} wide`,
-      (wanted) => window.probes.tile('red').querySelector('video').videoWidth === wanted,
-      width,
-      20_000,
-    );
+    await blue.seesWide(red, width);
     await blue.sees(red);
     log(`simulcast: ${width} wide when asked for`);
   }
-  await red.press('Turn microphone off');
-  await blue.hearsNothingOf(red);
-  await red.press('Turn microphone on');
-  await blue.hears(red);
+  await muteAndUnmute(red, blue);
   await red.press('Leave');
   await blue.seesNobodyBut([]);
-  log('mute and leave');
+  log('left');
   const dump = await app.worker.dump();
   check(dump.routerIds.length === 1, `one room, one router: ${JSON.stringify(dump)}`);
-  return { mediasoup: app.version, redFps: atRed.fps, blueFps: atBlue.fps };
+  return { mediasoup: app.version, redFps: atFirst.fps, blueFps: atSecond.fps };
 });

@@ -5,6 +5,7 @@
  * Options: netns (one for each browser), seconds, share.
  */
 import { checkWatch, person } from './lib/browser.mjs';
+import { joinBoth, watchEachOther } from './lib/call.mjs';
 import { dropUdp } from './lib/netns.mjs';
 import { check, log, scenario } from './lib/scenario.mjs';
 
@@ -39,8 +40,7 @@ await scenario('tcp', async (context) => {
 async function call(red, blue, protocols, seconds) {
   const room = `${protocols.join('-')}-${Date.now()}`;
   const start = Date.now();
-  await Promise.all([red, blue].map((who) => who.join(room, { simulcast: '0' })));
-  await Promise.all([red.sees(blue), blue.sees(red), red.hears(blue), blue.hears(red)]);
+  await joinBoth(red, blue, room, { simulcast: '0' });
   const joinMs = Date.now() - start;
   const used = await Promise.all([red, blue].map((who) => who.protocols()));
   log(`${protocols}: all seen and heard after ${joinMs} ms; transports go by ${JSON.stringify(used)}`);
@@ -50,6 +50,6 @@ async function call(red, blue, protocols, seconds) {
       `${[red, blue][index].voice}'s two transports should go by ${protocol}, not ${JSON.stringify(used[index])}`,
     );
   }
-  const [atRed, atBlue] = await Promise.all([red.watch(blue, seconds), blue.watch(red, seconds)]);
+  const { atFirst: atRed, atSecond: atBlue } = await watchEachOther(red, blue, seconds);
   return { atRed, atBlue, joinMs };
 }

@@ -12,6 +12,33 @@ use crate::{LinkProfiles, Network, Server, run_scenario};
 const QUEUE_BYTES: usize = 40_000;
 /// Of all chance in the links.
 const SEED: u64 = 20;
+/// Measured of a clean link, and of a bad one.
+const CLEAN_SECONDS: u64 = 4;
+const BAD_SECONDS: u64 = 12;
+/// Until a call is taken to have settled on a link that has changed. The scenario's, told it.
+const SETTLE_SECONDS: u64 = 2;
+/// Beside what is measured: browsers start, calls begin and climb.
+const OVERHEAD: Duration = Duration::from_secs(75);
+
+/// Which way a call goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// Through the server.
+    Server,
+    /// From browser to browser, for comparison.
+    Direct,
+}
+
+impl Call {
+    /// The word in the scenario and its result.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Direct => "direct",
+        }
+    }
+}
 
 /// Whose link is bad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +58,7 @@ pub struct Case {
     /// Whose link it is.
     pub side: Side,
     /// What the link does, one after the other, after a clean phase; each with the seconds that are measured.
-    phases: Vec<(&'static str, LinkProfile)>,
+    phases: Vec<(&'static str, LinkProfile, u64)>,
     simulcast: bool,
 }
 
@@ -47,7 +74,7 @@ impl Case {
             queue_bytes: QUEUE_BYTES,
             ..LinkProfile::perfect(ms(25))
         };
-        let one = |name, words, profile| (name, words, vec![("bad", profile)], false);
+        let one = |name, words, profile| (name, words, vec![("bad", profile, BAD_SECONDS)], false);
         let kinds = [
             one("loss-2", "2% lost", lossy(0.02)),
             one("loss-5", "5% lost", lossy(0.05)),
@@ -67,7 +94,11 @@ impl Case {
             (
                 "falling",
                 "3, then 0.5, then 3 Mbit/s",
-                vec![("wide", limited(3000)), ("narrow", limited(500)), ("wide-again", limited(3000))],
+                vec![
+                    ("wide", limited(3000), 8),
+                    ("narrow", limited(500), 20),
+                    ("wide-again", limited(3000), 25),
+                ],
                 true,
             ),
         ];
@@ -106,30 +137,30 @@ impl Case {
 
     /// The names of its phases after the clean one.
     pub fn phases(&self) -> impl Iterator<Item = &'static str> + '_ {
-        self.phases.iter().map(|(name, _)| *name)
+        self.phases.iter().map(|(name, ..)| *name)
     }
 
-    /// Runs it with a server and browsers of its own; what they measured, by call (`server`, `direct`) and phase
-    /// (`clean`, `bad`, …). Options are those of the scenario.
-    pub fn run(&self, options: &Value) -> Result<Value> {
+    /// Runs it with a server and browsers of its own, in about half a minute a call, and in no case much more; what they
+    /// measured, by call and phase (`clean`, `bad`, …).
+    pub fn run(&self, calls: &[Call]) -> Result<Value> {
         let network = Network::with_links(2, SEED)?;
         let server = Server::options().in_network(&network).start()?;
         let folder = tempfile::tempdir()?;
-        let clean = ("clean", LinkProfile::default());
+        let clean = ("clean", LinkProfile::default(), CLEAN_SECONDS);
         let phases: Vec<_> = std::iter::once(&clean).chain(&self.phases).collect();
         let link = &network.links()[usize::from(self.side == Side::Subscriber)];
-        let control = link.control(
-            folder.path(),
-            phases.iter().map(|(name, profile)| ((*name).to_owned(), LinkProfiles::both(*profile))).collect(),
-        )?;
+        let profiles =
+            phases.iter().map(|(name, profile, _)| ((*name).to_owned(), LinkProfiles::both(*profile)));
+        let control = link.control(folder.path(), profiles.collect())?;
         let namespaces: Vec<&str> = network.clients().iter().map(|client| client.name()).collect();
-        let names: Vec<&str> = phases.iter().map(|(name, _)| *name).collect();
-        let mut args = json!({
-            "netns": namespaces, "link": control.path(), "phases": names, "simulcast": self.simulcast,
+        let told: Vec<_> =
+            phases.iter().map(|(name, _, seconds)| json!({ "name": name, "seconds": seconds })).collect();
+        let args = json!({
+            "netns": namespaces, "link": control.path(), "phases": told, "settle": SETTLE_SECONDS,
+            "simulcast": self.simulcast, "calls": calls.iter().map(|call| call.name()).collect::<Vec<_>>(),
         });
-        if let (Some(args), Some(options)) = (args.as_object_mut(), options.as_object()) {
-            args.extend(options.clone());
-        }
-        run_scenario("loss", &server, &args, Duration::from_secs(300))
+        let measured: u64 = phases.iter().map(|(.., seconds)| seconds + SETTLE_SECONDS).sum();
+        let deadline = (OVERHEAD + Duration::from_secs(measured)) * u32::try_from(calls.len().max(1))?;
+        run_scenario("loss", &server, &args, deadline)
     }
 }

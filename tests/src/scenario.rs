@@ -108,7 +108,7 @@ impl Scenario {
         if measured["ok"] != true {
             bail!("scenario {} printed something else than its end: {measured}", self.name);
         }
-        println!("{measured}");
+        eprintln!("{measured}");
         // It has closed its browsers when it is gone.
         let status = self.child.wait()?;
         if !status.success() {

@@ -25,10 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("node", &["cluster", "store", "links", "host", "room"]),
     ("token", &["room"]),
     ("signaling", &["room", "host", "node", "ortc", "token"]),
-    (
-        "tureen",
-        &["cluster", "host", "links", "media", "node", "ortc", "room", "signaling", "store", "token"],
-    ),
+    ("tureen", &["cluster", "host", "links", "media", "node", "ortc", "room", "signaling", "store", "token"]),
     ("bench", &["rtc", "net", "worker-protocol", "ortc"]),
     ("testkit", &["rtc"]),
     ("tests", &["bench", "media", "ortc", "rtc", "testkit"]),

@@ -34,7 +34,7 @@ Commands:
   test [STEP…] [-- ARGS]           run every check and test, or only the steps named; ARGS go to nextest
   bench NAME [OPTIONS]             measure in release: forward (CPU a packet), joins, hostile, join-time, failover;
                                    record-video makes Chromium's recording for `forward chromium` anew;
-                                   loss [--case NAME]… calls browsers over bad links
+                                   loss [--case NAME]… [--minutes N] calls of browsers over bad links
   fuzz [TARGET…] [--seconds N]     fuzz parsers and the transport, 30 s each unless told otherwise; --replay FILE runs
                                    one input of one target, --minimise renews the corpus that is kept
   node-tests [--worker-bin PATH]   run mediasoup's own Node tests against tureen-worker, or against another worker

@@ -105,6 +105,21 @@ export class Person {
     );
   }
 
+  /** Waits until `other`'s picture is so many pixels wide; `fits`, for as many at most; `atLeast`, for that or more. */
+  async seesWide(other, width, { how = 'exactly', deadlineMs = 20_000 } = {}) {
+    await this.#wait(
+      `sees ${other.voice} ${how} ${width} wide`,
+      ({ name, wanted, by }) => {
+        const { videoWidth = 0 } = window.probes.tile(name)?.querySelector('video') ?? {};
+        if (by === 'atLeast') return videoWidth >= wanted;
+        if (by === 'fits') return videoWidth > 0 && videoWidth <= wanted;
+        return videoWidth === wanted;
+      },
+      { name: other.voice, wanted: width, by: how },
+      deadlineMs,
+    );
+  }
+
   /** Waits until `other`'s tile shows no picture. */
   async seesNoVideoOf(other) {
     await this.#wait(

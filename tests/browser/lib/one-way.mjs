@@ -30,7 +30,17 @@ async function prepareSender({ width, height, maxBitrate }) {
   const connection = new RTCPeerConnection();
   for (const track of stream.getTracks()) {
     const sendEncodings = track.kind === 'video' ? [{ maxBitrate }] : [{}];
-    connection.addTransceiver(track, { direction: 'sendonly', streams: [stream], sendEncodings });
+    const transceiver = connection.addTransceiver(track, {
+      direction: 'sendonly',
+      streams: [stream],
+      sendEncodings,
+    });
+    // Through a server of mediasoup's protocol there is no forward error correction of video; between two browsers
+    // there would be, and it repairs at once what a request repairs after a round trip.
+    if (track.kind === 'video') {
+      const { codecs } = RTCRtpReceiver.getCapabilities('video');
+      transceiver.setCodecPreferences(codecs.filter(({ mimeType }) => !/red|fec/i.test(mimeType)));
+    }
   }
   window.oneWay = {
     accept: (sdp) => connection.setRemoteDescription({ type: 'answer', sdp }),

@@ -1,5 +1,5 @@
 /** What a receiver got out of a call over a bad link: WebRTC's counters at both ends and the frames that were shown. */
-import { round } from './scenario.mjs';
+import { median, round } from './scenario.mjs';
 
 /** Follows the frames that `video` (a function for the page that returns the element) shows. */
 export function followFrames(who, video) {
@@ -24,6 +24,73 @@ export async function sample(sender, receiver) {
     receiver.page.evaluate(receivedNow),
   ]);
   return { at: Date.now(), sent, ...received };
+}
+
+/** Milliseconds between two looks at what has come. */
+const STEP_MS = 250;
+/** What is meant by a moment's rate: that of this long before it. */
+const WINDOW_MS = 1000;
+/** A call has adapted when it has been well for so long. */
+const STEADY_MS = 2000;
+/** It is well with this share of its frames and of its bit rate. */
+const WELL = 0.8;
+
+/** How a call fares while so many seconds pass: frames/s, kbit/s and the picture's width, every quarter of a second. */
+export async function trace(receiver, seconds) {
+  const looks = await receiver.page.evaluate(
+    async ({ ms, step }) => {
+      const looks = [];
+      const start = performance.now();
+      for (let due = 0; due <= ms; due += step) {
+        await new Promise((resolve) => setTimeout(resolve, start + due - performance.now()));
+        const reports = await window.probes.reports();
+        const of = (report) => report.type === 'inbound-rtp' && report.kind === 'video';
+        const video = reports.filter(of).at(-1) ?? {};
+        looks.push({
+          ms: performance.now() - start,
+          frames: video.framesDecoded ?? 0,
+          bytes: video.bytesReceived ?? 0,
+          width: video.frameWidth ?? 0,
+        });
+      }
+      return looks;
+    },
+    { ms: seconds * 1000, step: STEP_MS },
+  );
+  return looks.flatMap((look) => {
+    const before = looks.findLast(({ ms }) => ms <= look.ms - WINDOW_MS + STEP_MS / 2);
+    if (!before) return [];
+    const passed = (look.ms - before.ms) / 1000;
+    return [
+      {
+        ms: Math.round(look.ms),
+        fps: round((look.frames - before.frames) / passed, 1),
+        kbit: Math.round(((look.bytes - before.bytes) * 8) / passed / 1000),
+        width: look.width,
+      },
+    ];
+  });
+}
+
+/**
+ * When a call was well again, in milliseconds from the phase's beginning; `undefined` where it never was: in frames
+ * (`smoothAfterMs`), and in frames and bit rate (`fullAfterMs`), each against the middle of the reference's course.
+ */
+export function adapted(course, reference) {
+  const middle = (of) => median(reference.map((look) => look[of]));
+  const [fps, kbit] = [middle('fps') * WELL, middle('kbit') * WELL];
+  const smooth = (look) => look.fps >= fps;
+  const since = (well) =>
+    course.find(({ ms }, index) => {
+      const ahead = course.slice(index).filter((later) => later.ms <= ms + STEADY_MS);
+      return ahead.at(-1).ms - ms >= STEADY_MS - 2 * STEP_MS && ahead.every(well);
+    })?.ms;
+  return {
+    smoothAfterMs: since(smooth),
+    fullAfterMs: since((look) => smooth(look) && look.kbit >= kbit),
+    // Changes of the picture's size.
+    switches: course.filter(({ width }, index) => index > 0 && width !== course[index - 1].width).length,
+  };
 }
 
 /** In the page. */

@@ -1,12 +1,12 @@
 //! What is promised of calls over bad links; all cases, with a comparison, are `cargo xtask bench loss`.
 
 use anyhow::{Context, Result};
-use serde_json::{Value, json};
-use tests::loss::Case;
+use serde_json::Value;
+use tests::loss::{Call, Case};
 
 /// Runs a case through the server only; the clean phase and the bad one.
 fn run(name: &str) -> Result<(Value, Value)> {
-    let measured = Case::named(name)?.run(&json!({ "control": false }))?;
+    let measured = Case::named(name)?.run(&[Call::Server])?;
     let phase = |phase: &str| measured["server"][phase].clone();
     Ok((phase("clean"), phase("bad")))
 }
