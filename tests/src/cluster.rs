@@ -57,6 +57,14 @@ impl Cluster {
         self.nodes.get(name).unwrap_or_else(|| panic!("no node {name}"))
     }
 
+    /// Takes a node out of the cluster's hands: it runs on.
+    ///
+    /// # Panics
+    /// When there is none of this name.
+    pub fn take(&mut self, name: &str) -> Server {
+        self.nodes.remove(name).unwrap_or_else(|| panic!("no node {name}"))
+    }
+
     /// Where clients of a signal node connect.
     pub fn websocket_url(&self, signal: &str) -> String {
         format!("ws://{}/", self.node(signal).authority())

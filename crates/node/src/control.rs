@@ -299,7 +299,7 @@ impl Control {
 
     fn pinged(&mut self, node: &NodeId, result: Result<(), LinkError>) {
         if let Some(under_way) = self.pings.get_mut(node) {
-            *under_way -= 1;
+            *under_way = under_way.saturating_sub(1);
         }
         if matches!(result, Err(LinkError::Refused)) {
             self.view.refused(node);

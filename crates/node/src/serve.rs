@@ -33,7 +33,9 @@ impl LastPing {
 
 impl Serve for Node {
     /// The answer may be as old as a ping's interval: nobody counts it as one.
-    fn pinged(&self, ping: Ping, _: &Guest) -> Ping {
+    fn pinged(&self, ping: Ping, from: &Guest) -> Ping {
+        // Whoever speaks can be spoken to: no rest after attempts that failed.
+        self.0.links.wake(&from.id);
         if self.0.inputs.try_send(Input::Heard(ping)).is_err() {
             metrics::counter!("tureen_cluster_pings_dropped_total").increment(1);
         }

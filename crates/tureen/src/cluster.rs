@@ -101,6 +101,14 @@ impl Joined {
         self.node.clone()
     }
 
+    /// Waits until another process has this node's name, or an operator has said goodbye for it: this one must end.
+    pub(crate) async fn replaced(&self) {
+        let mut view = self.membership.view();
+        if view.wait_for(|view| view.replaced.is_some()).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
     /// Takes no room from now on; the others know.
     pub(crate) async fn drain(&self) {
         self.node.drain().await;

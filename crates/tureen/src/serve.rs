@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use host::PlainListen;
@@ -13,7 +13,7 @@ use node::Rooms;
 use signaling::{Gateway, GatewayLimits};
 use token::Verifier;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::accept::Door;
 use crate::cluster::Joined;
@@ -109,9 +109,14 @@ pub(crate) async fn serve(checked: Checked) -> Result<()> {
     });
     greet(address, secure);
 
+    let mut failed = false;
     tokio::select! {
         _ = terminate.recv() => info!("SIGTERM: ending"),
         _ = interrupt.recv() => info!("SIGINT: ending"),
+        () = replaced(joined.as_ref()) => {
+            error!("another process has registered under this node's name, or said goodbye for it: ending");
+            failed = true;
+        }
         ended = server => {
             ended.context("the HTTP server panicked")?.context("the HTTP server ended")?;
         }
@@ -145,7 +150,16 @@ pub(crate) async fn serve(checked: Checked) -> Result<()> {
         _ = terminate.recv() => warn!("second SIGTERM: ending at once"),
         _ = interrupt.recv() => warn!("second SIGINT: ending at once"),
     }
+    ensure!(!failed, "this node's name is another's: give each its own with --node-id");
     Ok(())
+}
+
+/// Waits until this process must not be the node that it was; for ever when it is none.
+async fn replaced(joined: Option<&Joined>) {
+    match joined {
+        Some(joined) => joined.replaced().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Where clients come in, and whether they need tokens.

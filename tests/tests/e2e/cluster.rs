@@ -188,3 +188,13 @@ fn a_stopped_media_node_hands_its_rooms_over() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn of_two_processes_with_one_name_the_older_ends() -> Result<()> {
+    let mut cluster = Cluster::start(1, 2)?;
+    let older = cluster.take("m1");
+    cluster.add("m1", "media")?;
+    let status = older.wait(Duration::from_secs(15))?;
+    ensure!(!status.success(), "it must say that something was wrong");
+    cluster.wait_assembled()
+}
