@@ -86,6 +86,11 @@ impl Neighbourhood {
         self.members.remove(node);
     }
 
+    /// All members, whatever is known of them.
+    pub fn members(&self) -> impl Iterator<Item = &NodeId> {
+        self.members.keys()
+    }
+
     /// A ping arrived. One from a stranger is dropped: he registers first.
     pub fn heard(&mut self, ping: Ping, now: Instant) {
         let Some(member) = self.members.get_mut(&ping.from) else { return };

@@ -4,7 +4,7 @@
 mod owner;
 mod search;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,7 +12,7 @@ use std::time::Instant;
 use cluster::directory::Directory;
 use cluster::fence::Stale;
 use cluster::keeper::{Answer, Event, Keeper, Refusal, Ticket};
-use cluster::lease::Term;
+use cluster::lease::{Lease, Term};
 use cluster::neighbourhood::{Neighbourhood, Ping};
 use cluster::node::{Node as Identity, NodeId};
 use cluster::timing::Timing;
@@ -100,7 +100,7 @@ pub(crate) enum Input {
     /// From now on this node takes no room.
     Drain,
     /// The store answered a search.
-    Read { room: RoomId, search: u64, found: Option<Option<cluster::lease::Lease>> },
+    Read { room: RoomId, search: u64, found: Option<Option<Lease>> },
     /// A node answered a search.
     Answered { room: RoomId, search: u64, answer: Option<Answer> },
 }
@@ -131,8 +131,6 @@ pub(crate) struct Control {
     links: Links,
     host: Option<Host>,
     members: watch::Receiver<View>,
-    /// Of which members `view` knows.
-    known: BTreeSet<NodeId>,
     view: Neighbourhood,
     keeper: Keeper,
     directory: Directory,
@@ -178,7 +176,6 @@ impl Node {
         let shared = store.clone();
         let control = Control {
             inputs: inputs.downgrade(),
-            known: BTreeSet::new(),
             view,
             keeper: Keeper::new(me.clone(), settings.identity.incarnation, settings.timing),
             directory: Directory::default(),
@@ -312,12 +309,13 @@ impl Control {
         for (id, known) in &view.members {
             self.view.add(id.clone(), known.node.roles.media, now);
         }
-        for gone in self.known.difference(&view.members.keys().cloned().collect()) {
+        let gone: Vec<NodeId> =
+            self.view.members().filter(|id| !view.members.contains_key(*id)).cloned().collect();
+        for gone in &gone {
             self.view.remove(gone);
             self.links.forget(gone);
             self.pings.remove(gone);
         }
-        self.known = view.members.keys().cloned().collect();
         self.view.note_epoch(view.swept);
         self.store_answers = view.store;
     }

@@ -3,11 +3,11 @@
 use std::time::{Instant, SystemTime};
 
 use cluster::keeper::{Action, Answer, Event, Refusal, Ticket};
-use cluster::lease::Term;
+use cluster::lease::{Lease, Term};
 use cluster::node::NodeId;
 use futures_util::StreamExt;
 use room::RoomId;
-use store::{RoomFacts, Round, ServerFacts};
+use store::{RoomFacts, Round, ServerFacts, Store};
 use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
 
@@ -110,10 +110,7 @@ impl Control {
             let confirmed = futures_util::stream::iter(leases).map(|(facts, room, own)| {
                 let (store, inputs) = (&store, &inputs);
                 async move {
-                    let asked_at = Instant::now();
-                    let result = store.confirm(&room, &own, &facts).await.ok();
-                    let answered = result.is_some();
-                    let event = Event::Confirmed { room, term: own.term, asked_at, result };
+                    let (event, answered) = confirm(store.clone(), room, own, facts, Instant::now()).await;
                     if let Some(inputs) = inputs.upgrade() {
                         let _ = inputs.send(Input::Keeper { event, store_answered: answered }).await;
                     }
@@ -156,13 +153,12 @@ impl Control {
                 });
             }
             Action::Confirm { room, own } => {
-                let (store, facts, asked_at) = (self.store.clone(), self.facts(&room), Instant::now());
+                let (store, facts) = (self.store.clone(), self.facts(&room));
+                // Asked from now on: whoever waits already is served by the answer.
+                let confirming = confirm(store, room, own, facts, Instant::now());
                 self.beside(async move {
-                    let result = store.confirm(&room, &own, &facts).await.ok();
-                    Input::Keeper {
-                        store_answered: result.is_some(),
-                        event: Event::Confirmed { room, term: own.term, asked_at, result },
-                    }
+                    let (event, store_answered) = confirming.await;
+                    Input::Keeper { event, store_answered }
                 });
             }
             Action::Release { room, term } => {
@@ -220,6 +216,19 @@ impl Control {
             created_ms: self.created.get(room).copied().unwrap_or_else(now_ms),
         }
     }
+}
+
+/// Confirms a lease: what the keeper is to know of it, and whether the store answered.
+async fn confirm(
+    store: Store,
+    room: RoomId,
+    own: Lease,
+    facts: RoomFacts,
+    asked_at: Instant,
+) -> (Event, bool) {
+    let result = store.confirm(&room, &own, &facts).await.ok();
+    let answered = result.is_some();
+    (Event::Confirmed { room, term: own.term, asked_at, result }, answered)
 }
 
 /// Milliseconds since 1970, for records that people read.
