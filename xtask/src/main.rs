@@ -6,6 +6,7 @@
 mod arrows;
 mod bench;
 mod debian;
+mod disk;
 mod fuzz;
 mod node;
 mod node_tests;

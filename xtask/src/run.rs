@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crate::node::Node;
 use crate::server::Server;
 use crate::steps::Steps;
-use crate::{debian, process, web, workspace};
+use crate::{debian, disk, process, web, workspace};
 
 pub(crate) fn run(time_to_page: bool, rest: &[String]) -> Result<()> {
     let before = since_typed().unwrap_or_default();
@@ -27,6 +27,7 @@ pub(crate) fn run(time_to_page: bool, rest: &[String]) -> Result<()> {
 
 /// Installs what is missing, builds the page and then these packages in release.
 pub(crate) fn build(steps: &mut Steps, packages: &[&str]) -> Result<Node> {
+    steps.require("disk", || disk::ensure(disk::TO_RUN))?;
     steps.require("Debian packages", || debian::ensure(debian::TO_BUILD))?;
     let node = steps.require("Node", Node::for_web)?;
     steps.require("page", || web::build(&node))?;

@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 
 use crate::node::Node;
 use crate::steps::Steps;
-use crate::{arrows, debian, fuzz, node_tests, process, python, tools, web, workspace};
+use crate::{arrows, debian, disk, fuzz, node_tests, process, python, tools, web, workspace};
 
 /// The steps by name, in their order.
 const STEPS: &[&str] =
@@ -16,15 +16,18 @@ pub(crate) fn test(named: &[&str], rest: &[String]) -> Result<()> {
         bail!("no step `{unknown}`; there are: {}", STEPS.join(" "));
     }
     let wanted = |step: &str| named.is_empty() || named.contains(&step);
+    let compiles = ["clippy", "build", "rust", "doc", "fuzz", "node-tests"].into_iter().any(wanted);
     let mut steps = Steps::new();
 
+    if compiles {
+        steps.require("disk", || disk::ensure(disk::TO_TEST))?;
+    }
     if wanted("format") {
         steps.attempt("format", || cargo(&["fmt", "--all", "--check"]));
     }
     if wanted("arrows") {
         steps.attempt("arrows", arrows::check);
     }
-    let compiles = ["clippy", "build", "rust", "doc", "fuzz", "node-tests"].into_iter().any(wanted);
     if compiles || wanted("web") {
         steps.require("Debian packages", || debian::ensure(debian::TO_TEST))?;
     }
