@@ -9,6 +9,7 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod cipher;
+mod hmac_sha1;
 mod key_derivation;
 mod receiver;
 mod replay;

@@ -6,8 +6,8 @@ use std::any::Any;
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::cipher::{AES_128, EncryptingKey, EncryptionContext, UnboundCipherKey};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use aws_lc_rs::hmac;
 
+use super::hmac_sha1::HmacSha1;
 use super::key_derivation::{KeyDerivation, Label};
 use super::{Profile, SrtpError};
 
@@ -32,7 +32,7 @@ pub(super) enum PacketCipher {
 pub(super) struct CmKeys {
     pub(super) key: EncryptingKey,
     pub(super) salt: [u8; 14],
-    pub(super) authentication: hmac::Key,
+    pub(super) authentication: HmacSha1,
     pub(super) tag_len: usize,
 }
 
@@ -72,7 +72,7 @@ impl PacketCipher {
                 Ok(Self::Cm(Box::new(CmKeys {
                     key: EncryptingKey::ctr(unbound).map_err(|_| SrtpError::Crypto)?,
                     salt,
-                    authentication: hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &auth),
+                    authentication: HmacSha1::new(&auth),
                     tag_len: if short { 4 } else { 10 },
                 })))
             }
@@ -123,7 +123,7 @@ impl PacketCipher {
                 let iv = EncryptionContext::Iv128(nonce.cm(salt).into());
                 key.less_safe_encrypt(ciphertext, iv).map_err(|_| SrtpError::Crypto)?;
                 let full = authenticate(authentication, &associated, ciphertext);
-                let short = full.as_ref().get(..tag.len()).ok_or(SrtpError::Crypto)?;
+                let short = full.get(..tag.len()).ok_or(SrtpError::Crypto)?;
                 tag.copy_from_slice(short);
                 Ok(())
             }
@@ -164,7 +164,7 @@ impl PacketCipher {
             return Err(SrtpError::Authentication);
         };
         let full = authenticate(&keys.authentication, &associated, data);
-        let short = full.as_ref().get(..tag.len()).ok_or(SrtpError::Authentication)?;
+        let short = full.get(..tag.len()).ok_or(SrtpError::Authentication)?;
         verify_slices_are_equal(short, tag).map_err(|_| SrtpError::Authentication)
     }
 }
@@ -179,13 +179,8 @@ pub(super) struct Associated<'a> {
     pub(super) tail: [u8; 4],
 }
 
-fn authenticate(key: &hmac::Key, associated: &Associated<'_>, ciphertext: &[u8]) -> hmac::Tag {
-    // The context is a copy of the prepared one on the stack: neither key schedule nor allocation.
-    let mut context = hmac::Context::with_key(key);
-    context.update(associated.head);
-    context.update(ciphertext);
-    context.update(&associated.tail);
-    context.sign()
+fn authenticate(key: &HmacSha1, associated: &Associated<'_>, ciphertext: &[u8]) -> [u8; 20] {
+    key.sign([associated.head, ciphertext, &associated.tail])
 }
 
 /// From what a packet's initialisation vector is made.

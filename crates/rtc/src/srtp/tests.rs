@@ -149,7 +149,7 @@ fn rfc_3711_b2_key_stream() {
     let cipher = PacketCipher::Cm(Box::new(cipher::CmKeys {
         key: aws_lc_rs::cipher::EncryptingKey::ctr(unbound).unwrap(),
         salt,
-        authentication: aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &[0; 20]),
+        authentication: hmac_sha1::HmacSha1::new(&[0; 20]),
         tag_len: 10,
     }));
     let mut stream = [0; 48];
@@ -158,6 +158,21 @@ fn rfc_3711_b2_key_stream() {
     let expected = "E03EAD0935C95E80E166B16DD92B4EB4D23513162B02D0F72A43A2FE4A5F97AB\
                     41E95B3BB0A2E8DD477901E4FCA894C0";
     assert_eq!(stream.to_vec(), hex(expected));
+}
+
+/// RFC 2202 section 3, case 1; every length against another implementation.
+#[test]
+fn hmac_sha1_is_what_others_compute() {
+    let key: [u8; 20] = [0x0b; 20];
+    let tag = hmac_sha1::HmacSha1::new(&key).sign([b"Hi ", b"", b"There"]);
+    assert_eq!(tag.to_vec(), hex("b617318655057264e28bc0b6fb378c8ef146be00"));
+    let other = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &key);
+    let text: Vec<u8> = (0..).take(1_500).map(|at: u32| at.to_le_bytes()[0]).collect();
+    for len in 0..text.len() {
+        let (head, rest) = text[..len].split_at(len.min(12));
+        let tag = hmac_sha1::HmacSha1::new(&key).sign([head, rest, &[]]);
+        assert_eq!(tag, aws_lc_rs::hmac::sign(&other, &text[..len]).as_ref(), "{len} bytes");
+    }
 }
 
 /// As libsrtp's test of the whole: its key, packet and expected bytes.
@@ -196,8 +211,8 @@ fn authenticated_only_rtcp_is_accepted() {
             }
             PacketCipher::Cm(keys) => {
                 datagram.extend(word);
-                let full = aws_lc_rs::hmac::sign(&keys.authentication, &datagram);
-                datagram.extend(&full.as_ref()[..10]);
+                let full = keys.authentication.sign([&datagram, &[], &[]]);
+                datagram.extend(&full[..10]);
             }
         }
         let mut tampered = datagram.clone();
