@@ -10,6 +10,7 @@ mod ffmpeg;
 mod link;
 pub mod loss;
 mod namespace;
+mod nginx;
 mod proc;
 mod redis;
 mod scenario;
@@ -22,6 +23,7 @@ pub use crate::{
     ffmpeg::{Publisher, Recorder, Recording, RtpEnd},
     link::{Link, LinkControl, LinkProfiles},
     namespace::{Namespace, Network},
+    nginx::{Nginx, NginxFolder, nginx_configuration},
     proc::{Listening, alive, children, kill, listening, open_descriptors, resident_bytes},
     redis::Redis,
     scenario::{Scenario, run_scenario, run_scenario_in},

@@ -31,6 +31,8 @@ const NFTABLES: Package = Package { name: "nftables", present: || process::find(
 const IPROUTE: Package = Package { name: "iproute2", present: || process::find("ip").is_some() };
 const NGINX: Package = Package { name: "nginx-light", present: || process::find("nginx").is_some() };
 const KEEPALIVED: Package = Package { name: "keepalived", present: || process::find("keepalived").is_some() };
+/// With which keepalived asks nginx.
+const CURL: Package = Package { name: "curl", present: || process::find("curl").is_some() };
 const SYSTEMD: Package = Package { name: "systemd", present: || process::find("systemd-analyze").is_some() };
 /// The program only: tests start servers of their own.
 const REDIS: Package = Package {
@@ -65,6 +67,7 @@ pub(crate) const TO_TEST: &[Package] = &[
     PYTHON_VENV,
     NGINX,
     KEEPALIVED,
+    CURL,
     SYSTEMD,
     REDIS,
 ];

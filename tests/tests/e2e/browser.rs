@@ -19,6 +19,7 @@ const CASES: &[&str] = &[
     "join-time",
     "loss",
     "mediasoup",
+    "nodes",
     "simulcast",
     "tcp",
     "udp-drop",
