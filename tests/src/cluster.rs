@@ -24,7 +24,7 @@ impl Cluster {
         Self::start_with(signal, media, |_, options| options)
     }
 
-    /// As [`Self::start`], each node with more options, by its name.
+    /// As [`Self::start`], each node with more options, by its name; `--workers` among them is taken instead of one.
     pub fn start_with(
         signal: usize,
         media: usize,
@@ -35,7 +35,7 @@ impl Cluster {
             for number in 1..=count {
                 let name = format!("{letter}{number}");
                 let options = adjust(&name, options(&cluster.redis, &name, role));
-                cluster.nodes.insert(name, options.start()?);
+                cluster.nodes.insert(name, options.set_default("--workers", "1").start()?);
             }
         }
         cluster.wait_assembled()?;
@@ -44,7 +44,7 @@ impl Cluster {
 
     /// Starts one more node, or one that ended anew.
     pub fn add(&mut self, name: &str, role: &str) -> Result<()> {
-        let node = options(&self.redis, name, role).start()?;
+        let node = options(&self.redis, name, role).set_default("--workers", "1").start()?;
         self.nodes.insert(name.to_owned(), node);
         Ok(())
     }
@@ -107,6 +107,17 @@ impl Cluster {
         Ok(())
     }
 
+    /// All processes by what they are: the nodes, their workers, Redis.
+    pub fn processes(&self) -> Result<Vec<(String, u32)>> {
+        let mut processes = vec![("redis".to_owned(), self.redis.pid())];
+        for (name, node) in &self.nodes {
+            processes.push((name.clone(), node.pid()));
+            let workers = node.workers()?.into_iter().enumerate();
+            processes.extend(workers.map(|(at, worker)| (format!("{name}, worker {at}"), worker)));
+        }
+        Ok(processes)
+    }
+
     /// The nodes' names.
     pub fn names(&self) -> Vec<String> {
         self.nodes.keys().cloned().collect()
@@ -133,9 +144,5 @@ impl Cluster {
 }
 
 fn options(redis: &Redis, name: &str, role: &str) -> ServerOptions {
-    Server::options()
-        .set("--redis", redis.url())
-        .set("--node-id", name)
-        .set("--roles", role)
-        .set("--workers", "1")
+    Server::options().set("--redis", redis.url()).set("--node-id", name).set("--roles", role)
 }

@@ -8,6 +8,7 @@ mod certificate;
 mod cluster;
 mod ffmpeg;
 mod link;
+pub mod load;
 pub mod loss;
 mod namespace;
 mod nginx;

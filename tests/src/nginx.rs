@@ -123,8 +123,13 @@ impl Nginx {
     }
 
     /// Its process id; those who serve are its children.
-    pub fn pid(&self) -> u32 {
+    fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Those of its processes that serve.
+    pub fn processes(&self) -> Result<BTreeSet<u32>> {
+        proc::children(self.pid())
     }
 
     /// Gives it another configuration, as `systemctl reload nginx` does, and waits until all new connections are served by it.

@@ -40,6 +40,11 @@ impl Redis {
         format!("redis://{}", self.address)
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Kills it as the kernel would for want of memory.
     pub fn kill(&mut self) -> Result<()> {
         self.child.kill()?;

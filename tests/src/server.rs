@@ -43,6 +43,12 @@ impl ServerOptions {
         self.arg(name).arg(value)
     }
 
+    /// A setting and its value, unless it is set.
+    #[must_use]
+    pub fn set_default(self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        if self.arguments.iter().any(|argument| argument == name) { self } else { self.set(name, value) }
+    }
+
     /// Another worker than the one of this tree.
     #[must_use]
     pub fn worker(mut self, binary: PathBuf) -> Self {

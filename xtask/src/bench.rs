@@ -56,6 +56,11 @@ pub(crate) fn bench(name: &str, mut arguments: Vec<String>) -> Result<()> {
                     .env("TUREEN_TEST_NODE", node.program()?),
             )
         }
+        "load" if !has(&arguments, "--url") => {
+            steps.require("nginx and Redis", || debian::ensure(debian::TO_TEST))?;
+            let node = run::build(&mut steps, &["tureen", "worker", "tests"])?;
+            cluster(&node, name, &arguments)
+        }
         "joins" | "hostile" if !has(&arguments, "--address") && !has(&arguments, "--case") => {
             run::build(&mut steps, &["tureen", "worker", "bench"])?;
             let server = Server::start(&listen_anywhere())?;
@@ -68,6 +73,19 @@ pub(crate) fn bench(name: &str, mut arguments: Vec<String>) -> Result<()> {
             tureen_bench(name, &arguments)
         }
     }
+}
+
+/// What starts a cluster of its own, from the binaries just built.
+fn cluster(node: &Node, name: &str, arguments: &[String]) -> Result<()> {
+    let binaries = workspace::target()?.join("release");
+    process::run(
+        process::command(binaries.join("tureen-bench-cluster"))
+            .arg(name)
+            .args(arguments)
+            .env("TUREEN_TEST_BIN", binaries.join("tureen"))
+            .env("TUREEN_TEST_WORKER_BIN", binaries.join("tureen-worker"))
+            .env("TUREEN_TEST_NODE", node.program()?),
+    )
 }
 
 /// Whether an option is given, as `--option value` or `--option=value`.

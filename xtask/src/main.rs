@@ -35,6 +35,7 @@ Commands:
   test [STEP…] [-- ARGS]           run every check and test, or only the steps named; ARGS go to nextest
   bench NAME [OPTIONS]             measure in release: forward (CPU a packet), joins, hostile, join-time, failover;
                                    record-video makes Chromium's recording for `forward chromium` anew;
+                                   load [--phase 1|2|3] peers in rooms of mixed size through nginx and a whole cluster;
                                    loss [--case NAME]… [--minutes N] calls of browsers over bad links
   fuzz [TARGET…] [--seconds N]     fuzz parsers and the transport, 30 s each unless told otherwise; --replay FILE runs
                                    one input of one target, --minimise renews the corpus that is kept

@@ -10,6 +10,7 @@ pub mod forward;
 pub mod hostile;
 pub mod joins;
 pub mod link;
+pub mod load;
 pub mod party;
 pub mod peer;
 pub mod protoo;

@@ -10,7 +10,7 @@ use bench::forward::table::{Table, Target};
 use bench::forward::{capacity, memory, requests};
 use bench::hostile::cases::{self, Case};
 use bench::server::Server;
-use bench::{forward, hostile, joins, record};
+use bench::{forward, hostile, joins, load, record};
 use clap::{Parser, Subcommand, ValueEnum};
 use rtc::srtp::Profile;
 
@@ -129,6 +129,22 @@ enum Command {
         #[arg(long, default_value_t = 5)]
         rooms_at_once: usize,
     },
+    /// Many peers in rooms of mixed size against a running deployment: passes only when every expected stream at every
+    /// client moves. `cargo xtask bench load` starts a cluster for it.
+    #[command(
+        after_help = "Examples:\n  tureen-bench load --url ws://127.0.0.1:4443/ --watch tureen=$(pidof tureen)\n  \
+        tureen-bench load --url ws://call.example.org/ --phase phase-2 --peers 1500 --rate 10 --seconds 30"
+    )]
+    Load {
+        /// Where clients join: a WebSocket URL without query
+        #[arg(long, value_name = "URL")]
+        url: String,
+        /// A process whose CPU and memory are measured; may be repeated
+        #[arg(long, value_name = "NAME=PID", value_parser = watched)]
+        watch: Vec<load::Watched>,
+        #[command(flatten)]
+        options: load::Options,
+    },
     /// Writes down a video that somebody sends in a room of a running server: its packets' sizes and times.
     #[command(
         after_help = "Example:\n  tureen-bench record --address 127.0.0.1:4443 --room r --file chromium-vp8-720p.txt"
@@ -244,6 +260,17 @@ fn run(cli: Cli) -> Result<()> {
             println!("{}", serde_json::to_string_pretty(&report)?);
             Ok(())
         }
+        Command::Load { url, mut watch, options } => {
+            watch.push(load::Watched { name: "all clients".into(), pid: std::process::id() });
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let report = runtime.block_on(load::run(&url, &options, || Ok(watch)))?;
+            if cli.output == Output::Json {
+                println!("{}", serde_json::to_string_pretty(&report)?);
+            } else {
+                print!("{}", report.to_text());
+            }
+            Ok(())
+        }
         Command::Record { address, room, file, sender, seconds, warm_up_seconds } => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             let options = record::Options {
@@ -283,6 +310,13 @@ fn run(cli: Cli) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// A process to watch.
+fn watched(text: &str) -> Result<load::Watched, String> {
+    let pid = text.split_once('=').and_then(|(name, pid)| Some((name, pid.parse().ok()?)));
+    let (name, pid) = pid.ok_or("NAME=PID was expected")?;
+    Ok(load::Watched { name: name.to_owned(), pid })
 }
 
 /// A case by its name.

@@ -26,7 +26,8 @@ pub type Streams = Arc<Mutex<HashMap<u32, StreamCheck>>>;
 #[derive(Debug)]
 pub struct Peer {
     protoo: Protoo,
-    send: Link,
+    /// Where it publishes something.
+    send: Option<Link>,
     receive: Link,
     streams: Streams,
     consumers: watch::Receiver<Vec<u32>>,
@@ -37,7 +38,7 @@ pub struct Peer {
 /// The server's ids of what a peer has.
 #[derive(Debug, Clone, Default)]
 pub struct Held {
-    /// Its transports: the one it sends on, then the one it receives on.
+    /// Its transports: the one it sends on, where it sends, then the one it receives on.
     pub transports: Vec<String>,
     /// Its producers.
     pub producers: Vec<String>,
@@ -57,7 +58,7 @@ pub struct Seat {
 }
 
 impl Peer {
-    /// Joins: session, both transports, `join`, one audio and one video producer.
+    /// Joins: session, transports, `join`, a producer for each shape. Who has no shape to send has no transport for it, either.
     ///
     /// # Errors
     /// Whatever the server refuses, and ICE or DTLS not done within 10 s.
@@ -66,21 +67,26 @@ impl Peer {
         let (mut protoo, mut incoming) = Protoo::connect(&url).await?;
         protoo.request("getRouterRtpCapabilities", json!({})).await?;
         let streams = Streams::default();
-        let send = open(&mut protoo, identity, true, &Streams::default()).await?;
+        let send = if shapes.is_empty() {
+            None
+        } else {
+            Some(open(&mut protoo, identity, true, &Streams::default()).await?)
+        };
         let receive = open(&mut protoo, identity, false, &streams).await?;
         // What arrives before the answer to `join` waits in the queue.
         let device = json!({ "flag": "bench", "name": "tureen-bench", "version": env!("CARGO_PKG_VERSION") });
         let join =
             json!({ "displayName": seat.peer_id, "device": device, "rtpCapabilities": capabilities() });
         protoo.request("join", join).await?;
-        tokio::try_join!(send.wait_connected(CONNECT_DEADLINE), receive.wait_connected(CONNECT_DEADLINE))
-            .context("ICE or DTLS did not come about")?;
+        for link in send.iter().chain([&receive]) {
+            link.wait_connected(CONNECT_DEADLINE).await.context("ICE or DTLS did not come about")?;
+        }
 
         let mut held = Held {
-            transports: vec![send.transport_id().to_owned(), receive.transport_id().to_owned()],
+            transports: send.iter().chain([&receive]).map(|link| link.transport_id().to_owned()).collect(),
             ..Held::default()
         };
-        for (i, &shape) in shapes.iter().enumerate() {
+        for (send, (i, &shape)) in send.iter().cycle().zip(shapes.iter().enumerate()) {
             let ssrc = rand::random::<u32>() & 0x7fff_fffe;
             let parameters = rtp_parameters(shape.media, ssrc, i);
             let kind = if shape.media == Media::Video { "video" } else { "audio" };
@@ -154,13 +160,18 @@ impl Peer {
 
     /// How often the server asked this peer for a key frame so far.
     pub fn key_frame_requests(&self) -> u64 {
-        self.send.key_frame_requests()
+        self.send.as_ref().map_or(0, Link::key_frame_requests)
     }
 
     /// Waits until the server, or its end, has closed the WebSocket.
     pub async fn closed(&mut self) {
         // Ended by a panic, it is over as well.
         let _ = (&mut self.dispatcher).await;
+    }
+
+    /// Whether the WebSocket is closed.
+    pub fn is_closed(&self) -> bool {
+        self.dispatcher.is_finished()
     }
 
     /// The protoo session, for requests beyond joining.

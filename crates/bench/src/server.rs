@@ -148,7 +148,8 @@ impl Server {
     }
 }
 
-fn held(pid: u32) -> Result<Held> {
+/// What one process holds.
+pub(crate) fn held(pid: u32) -> Result<Held> {
     let directory = PathBuf::from(format!("/proc/{pid}"));
     let gone = || format!("process {pid} is gone");
     let descriptors = fs::read_dir(directory.join("fd")).with_context(gone)?.count();

@@ -3,8 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, ensure};
+use bench::load::{Options, Phase};
 use bench::{hostile, joins};
-use tests::Server;
+use tests::{Server, load};
 
 /// Resident memory that a join may leave behind, averaged over the last 500: less than a tenth of what a transport
 /// takes, which is what an allocator's unevenness comes to.
@@ -36,6 +37,17 @@ fn hostile_bytes_kill_no_process_and_disturb_no_bystander() -> Result<()> {
     let report = runtime()?.block_on(hostile::run(&watched(&server), &options))?;
     println!("{}", serde_json::to_string(&report)?);
     ensure!(server.workers()? == workers, "a worker died:\n{}", server.log_tail());
+    Ok(())
+}
+
+/// The low end of the brief's first phase, through nginx, two signal and three media nodes.
+#[test]
+fn every_stream_of_a_hundred_peers_moves() -> Result<()> {
+    let options = Options { peers: Some(100), seconds: 5, ..Options::of(Phase::One) };
+    let report = load::run(&options, 1)?;
+    println!("{}", report.to_text());
+    ensure!(report.streams_moving == report.streams_expected, "not every stream moves");
+    ensure!(report.streams_expected > 500, "{} streams are no load", report.streams_expected);
     Ok(())
 }
 
