@@ -24,6 +24,7 @@ const TAIL_LINES: usize = 60;
 #[derive(Debug, Default)]
 pub struct ServerOptions {
     arguments: Vec<OsString>,
+    environment: Vec<(String, String)>,
     worker: Option<PathBuf>,
     network: bool,
     namespace: Option<String>,
@@ -47,6 +48,13 @@ impl ServerOptions {
     #[must_use]
     pub fn set_default(self, name: &str, value: impl AsRef<OsStr>) -> Self {
         if self.arguments.iter().any(|argument| argument == name) { self } else { self.set(name, value) }
+    }
+
+    /// A setting that has no flag, as `TUREEN_…` in the environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// Another worker than the one of this tree.
@@ -104,6 +112,7 @@ impl ServerOptions {
         command.args(&self.arguments);
         let child = command
             .env("NO_COLOR", "1")
+            .envs(self.environment)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -55,6 +55,14 @@ impl Identity {
         Ok(Self { context, fingerprint })
     }
 
+    /// A fresh certificate; the endpoints offer every SRTP profile, in our order of preference.
+    ///
+    /// # Errors
+    /// Where BoringSSL refuses.
+    pub fn of_all_profiles() -> Result<Self> {
+        Self::new(&Profile::PREFERENCE)
+    }
+
     /// A fresh DTLS connection with this certificate, not started.
     pub fn dtls(&self) -> DtlsTransport {
         DtlsTransport::new(&self.context)

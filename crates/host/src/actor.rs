@@ -1,20 +1,17 @@
-//! One room's task: the only one that touches the room's state. Takes what happens from four sides (sessions that
-//! leave, media work that ended, worker events, sessions that ask), hands each to the room, carries out its actions.
+//! One room's task: the only one that touches the room's state. Takes what happens from three sides (sessions that
+//! leave, sites that have done what they were told or have news, sessions that ask), hands each to the room, carries out its actions.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
-use media::{EventReceiver, MediaEvent};
-use room::{Action, Event, Held, Room, RoomId, SessionId};
+use room::{Action, Event, Held, Room, RoomId, SessionId, SiteEvent, SiteId};
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 use crate::host::{Shared, lock};
-use crate::media_side::{Finished, MediaSide, Work};
 use crate::session::{Control, FromClient, Inbox, ToClient};
+use crate::site::{SiteNews, SitesOfRoom};
 
 pub(crate) struct RoomActor {
     room: Room,
@@ -24,18 +21,15 @@ pub(crate) struct RoomActor {
     control: mpsc::UnboundedReceiver<Control>,
     held: Arc<Mutex<Held>>,
     outboxes: HashMap<SessionId, mpsc::Sender<ToClient>>,
-    media: MediaSide,
-    media_events: EventReceiver,
-    /// Polled in the order of the room's actions, so that requests reach the worker in that order.
-    work: FuturesUnordered<Work>,
+    sites: SitesOfRoom,
+    news: mpsc::Receiver<(SiteId, SiteNews)>,
     ended: bool,
 }
 
 /// What woke the task.
 enum Woken {
     Control(Option<Control>),
-    Finished(Finished),
-    Media(Option<MediaEvent>),
+    News(Option<(SiteId, SiteNews)>),
     Inbox(Option<Inbox>),
     Timeout,
 }
@@ -50,7 +44,7 @@ impl RoomActor {
         held: Arc<Mutex<Held>>,
     ) -> Self {
         let settings = &shared.settings;
-        let (media, media_events) = MediaSide::new(shared.pool.clone(), settings.media.clone());
+        let (sites, news) = SitesOfRoom::new(id.clone(), shared.sites.clone());
         let (room_type, limits) = (settings.room_type.clone(), settings.room_limits.clone());
         let room = Room::new(id, room_type, limits, Instant::now());
         Self {
@@ -61,9 +55,8 @@ impl RoomActor {
             control,
             held,
             outboxes: HashMap::new(),
-            media,
-            media_events,
-            work: FuturesUnordered::new(),
+            sites,
+            news,
             ended: false,
         }
     }
@@ -78,8 +71,8 @@ impl RoomActor {
         self.inbox.close();
         // Whoever connects in this moment finds his `taken` dropped, and connects again to a new room.
         while self.inbox.recv().await.is_some() {}
-        self.media.close();
-        // Work under way ends at once, because its router is closed; what it would have created is closed with it.
+        // The room's sites end when nobody drives them any more.
+        drop(self.sites);
         info!(room = %self.room.id(), "room closed");
     }
 
@@ -95,8 +88,7 @@ impl RoomActor {
         tokio::select! {
             biased;
             control = self.control.recv() => Woken::Control(control),
-            Some(finished) = self.work.next(), if !self.work.is_empty() => Woken::Finished(finished),
-            event = self.media_events.recv() => Woken::Media(event),
+            news = self.news.recv() => Woken::News(news),
             message = self.inbox.recv() => Woken::Inbox(message),
             () = timer => Woken::Timeout,
         }
@@ -112,18 +104,12 @@ impl RoomActor {
             Woken::Control(Some(Control::Shutdown) | None) | Woken::Inbox(None) => {
                 self.handle(Event::Shutdown);
             }
-            Woken::Finished(finished) => {
-                if let Some(event) = self.media.finish(finished) {
-                    self.handle(event);
-                }
+            Woken::News(Some((_, SiteNews::Done { op, result }))) => {
+                self.handle(Event::MediaDone { op, result });
             }
-            Woken::Media(Some(event)) => {
-                if let Some(event) = self.media.translate(event) {
-                    self.handle(event);
-                }
-            }
-            // The media side keeps a sender of its own, so this does not happen while the room lives.
-            Woken::Media(None) => {}
+            Woken::News(Some((site, SiteNews::Event(what)))) => self.handle(Event::Site { site, what }),
+            // The sites keep a sender for those to come, so this does not happen while the room lives.
+            Woken::News(None) => {}
             Woken::Inbox(Some(message)) => self.message(message),
             Woken::Timeout => self.handle(Event::Timeout),
         }
@@ -131,14 +117,14 @@ impl RoomActor {
 
     fn message(&mut self, message: Inbox) {
         match message {
-            Inbox::Connect { session, peer, role, key, outbox, taken } => {
+            Inbox::Connect { session, comer, outbox, taken } => {
                 // Its Leave may have come already, if the client gave up while waiting.
                 if outbox.is_closed() || taken.send(()).is_err() {
                     return;
                 }
-                debug!(room = %self.room.id(), %peer, session = session.0, "peer connected");
+                debug!(room = %self.room.id(), peer = %comer.peer, session = session.0, "peer connected");
                 self.outboxes.insert(session, outbox);
-                self.handle(Event::Connected { session, peer, role, key });
+                self.handle(Event::Connected { session, comer });
             }
             Inbox::Said { session, message: FromClient::Request { request, message } } => {
                 self.handle(Event::Request { session, request, message });
@@ -150,38 +136,37 @@ impl RoomActor {
     }
 
     fn handle(&mut self, event: Event) {
-        if matches!(event, Event::RouterLost) {
-            warn!(room = %self.room.id(), "the room's worker died: re-homing the room, clients join again");
-        }
-        let mut too_slow = Vec::new();
-        let actions = self.room.handle(event, Instant::now());
-        self.carry_out(actions, &mut too_slow);
-        while let Some(session) = too_slow.pop() {
-            let actions = self.room.handle(Event::Disconnected(session), Instant::now());
-            self.carry_out(actions, &mut too_slow);
+        let mut events = vec![event];
+        while let Some(event) = events.pop() {
+            let actions = self.room.handle(event, Instant::now());
+            self.carry_out(actions, &mut events);
         }
         *lock(&self.held) = self.room.held();
     }
 
-    fn carry_out(&mut self, actions: Vec<Action>, too_slow: &mut Vec<SessionId>) {
+    /// What it brings about at once is added to `events`.
+    fn carry_out(&mut self, actions: Vec<Action>, events: &mut Vec<Event>) {
         for action in actions {
             match action {
                 Action::Reply { session, request, result } => {
-                    self.tell(session, ToClient::Reply { request, result }, too_slow);
+                    self.tell(session, ToClient::Reply { request, result }, events);
                 }
                 Action::Notify { session, notification } => {
-                    self.tell(session, ToClient::Notify(notification), too_slow);
+                    self.tell(session, ToClient::Notify(notification), events);
                 }
                 Action::Ask { session, ask, request } => {
-                    self.tell(session, ToClient::Ask { ask, request }, too_slow);
+                    self.tell(session, ToClient::Ask { ask, request }, events);
                 }
                 Action::CloseSession { session, code, reason } => {
-                    self.tell(session, ToClient::Close { code, reason: reason.into() }, too_slow);
+                    self.tell(session, ToClient::Close { code, reason: reason.into() }, events);
                     self.outboxes.remove(&session);
                 }
-                Action::Media { op, what } => {
-                    let work = self.media.start(op, what);
-                    self.work.push(work);
+                Action::Media { site, op, what } => {
+                    if !self.sites.start(site, op, what) {
+                        warn!(room = %self.room.id(), site = site.0, "a site does not keep up: its peers join again");
+                        metrics::counter!("tureen_sites_too_slow_total").increment(1);
+                        events.push(Event::Site { site, what: SiteEvent::Lost });
+                    }
                 }
                 Action::Count(counter) => {
                     metrics::counter!("tureen_room_events_total", "event" => counter.name()).increment(1);
@@ -192,7 +177,7 @@ impl RoomActor {
     }
 
     /// Never waits: a client that leaves this many messages unread loses its session, not the room its pace.
-    fn tell(&mut self, session: SessionId, message: ToClient, too_slow: &mut Vec<SessionId>) {
+    fn tell(&mut self, session: SessionId, message: ToClient, events: &mut Vec<Event>) {
         let Some(outbox) = self.outboxes.get(&session) else { return };
         match outbox.try_send(message) {
             Ok(()) => {}
@@ -201,7 +186,7 @@ impl RoomActor {
             Err(mpsc::error::TrySendError::Full(_)) => {
                 metrics::counter!("tureen_sessions_too_slow_total").increment(1);
                 self.outboxes.remove(&session);
-                too_slow.push(session);
+                events.push(Event::Disconnected(session));
             }
         }
     }

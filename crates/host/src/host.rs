@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use media::WorkerPool;
-use room::{Held, Limits, PeerId, PeerKey, Role, RoomId, RoomType, SessionId};
+use room::{Comer, Held, Limits, Place, RoomId, RoomType, SessionId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use crate::actor::RoomActor;
 use crate::media_side::MediaSettings;
 use crate::session::{Control, Inbox, OUTBOX, Permit, Session, ToClient};
+use crate::site::{LocalSites, Sites};
 
 /// Messages that wait for one room. Senders wait when it is full, each holding at most one message.
 const INBOX: usize = 256;
@@ -79,7 +80,7 @@ pub struct Host(Arc<Shared>);
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) settings: HostSettings,
-    pub(crate) pool: WorkerPool,
+    pub(crate) sites: Arc<dyn Sites>,
     rooms: Mutex<HashMap<RoomId, Entry>>,
     tasks: Mutex<JoinSet<()>>,
     sessions: Arc<AtomicUsize>,
@@ -99,9 +100,17 @@ struct Entry {
 impl Host {
     /// A host without rooms, on these workers. Must be called within a tokio runtime.
     pub fn new(pool: WorkerPool, settings: HostSettings) -> Self {
+        let sites = LocalSites::new(pool, settings.media.clone(), Place::default());
+        Self::with_sites(Arc::new(sites), settings)
+    }
+
+    /// As [`Host::new`], its rooms at sites that are opened by `sites`.
+    pub fn with_sites(sites: Arc<dyn Sites>, mut settings: HostSettings) -> Self {
+        let limits = Arc::make_mut(&mut settings.room_limits);
+        limits.router.per_room = limits.router.per_room.min(sites.places());
         Self(Arc::new(Shared {
             settings,
-            pool,
+            sites,
             rooms: Mutex::default(),
             tasks: Mutex::default(),
             sessions: Arc::default(),
@@ -116,22 +125,7 @@ impl Host {
     pub async fn connect(
         &self,
         room: RoomId,
-        peer: PeerId,
-        role: Option<Role>,
-    ) -> Result<(Session, mpsc::Receiver<ToClient>), ConnectError> {
-        self.connect_with_key(room, peer, role, None).await
-    }
-
-    /// The same for a client that shows a key, which another connection of its peer id must show to take its place.
-    ///
-    /// # Errors
-    /// As [`Self::connect`].
-    pub async fn connect_with_key(
-        &self,
-        room: RoomId,
-        peer: PeerId,
-        role: Option<Role>,
-        key: Option<PeerKey>,
+        comer: Comer,
     ) -> Result<(Session, mpsc::Receiver<ToClient>), ConnectError> {
         let limit = self.0.settings.limits.sessions;
         let mut permit = Permit::take(&self.0.sessions, limit).ok_or(ConnectError::Sessions(limit))?;
@@ -142,14 +136,7 @@ impl Host {
             let session = Session::new(id, entry.inbox, entry.control, permit);
             let (outbox, messages) = mpsc::channel(OUTBOX);
             let (taken, answer) = oneshot::channel();
-            let connect = Inbox::Connect {
-                session: id,
-                peer: peer.clone(),
-                role: role.clone(),
-                key: key.clone(),
-                outbox,
-                taken,
-            };
+            let connect = Inbox::Connect { session: id, comer: comer.clone(), outbox, taken };
             if session.connect(connect).await && answer.await.is_ok() {
                 return Ok((session, messages));
             }
@@ -183,6 +170,9 @@ impl Host {
             totals.held.producers += held.producers;
             totals.held.consumers += held.consumers;
             totals.held.deferred += held.deferred;
+            totals.held.further_sites += held.further_sites;
+            totals.held.pipes += held.pipes;
+            totals.held.piped += held.piped;
         }
         totals
     }

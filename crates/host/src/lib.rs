@@ -10,7 +10,9 @@ mod host;
 mod media_side;
 mod objects;
 mod session;
+mod site;
 
 pub use host::{ConnectError, Host, HostLimits, HostSettings, Totals};
 pub use media_side::{MediaSettings, PlainListen};
 pub use session::{FarEnd, FromClient, Loss, Session, SessionGone, ToClient};
+pub use site::{LocalSites, NewsSender, SITE_NEWS, SITE_OPS, SiteNews, SiteOp, Sites};

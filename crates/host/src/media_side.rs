@@ -1,28 +1,32 @@
-//! One room's media: carries out the room's operations on a worker, and turns what the worker tells into the room's
+//! One site's media: carries out a room's operations on a worker, and turns what the worker tells into the room's
 //! events. Holds the handles; decides nothing.
 
+mod pipe;
+
 use std::future::Future;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::sync::Arc;
 
 use media::{
     AudioLevelObserver, AudioLevelObserverOptions, Consumer, ConsumerEvent, ConsumerLayers, ConsumerOptions,
-    DataConsumer, DataProducer, DataProducerOptions, DtlsState, EventReceiver, EventSender, ListenInfo,
-    MediaError, MediaEvent, PlainRemote, PlainTransport, PlainTransportOptions, Producer, ProducerEvent,
-    ProducerOptions, RefusalKind, Router, RouterOptions, TransportEvent, WebRtcListen, WebRtcServer,
-    WebRtcTransport, WebRtcTransportOptions, WorkerPool,
+    DataConsumer, DataProducer, DataProducerOptions, DtlsState, EventReceiver, EventSender, ListenAddress,
+    ListenInfo, MediaError, MediaEvent, PipeTransport, PlainRemote, PlainTransport, PlainTransportOptions,
+    Producer, ProducerEvent, ProducerOptions, RefusalKind, Router, RouterOptions, TransportEvent,
+    WebRtcListen, WebRtcServer, WebRtcTransport, WebRtcTransportOptions, WorkerPool,
 };
 use ortc::{RtpCodecCapability, TransportProtocol};
 use room::{
     ConsumerCreated, ConsumerId, DataConsumerCreated, DataConsumerId, DataProducerId, DownlinkBandwidth,
-    Event, Layers, MediaDone, MediaFailure, MediaOp, OpId, PlainTransportInfo, ProducerCreated, ProducerId,
-    StatsOf, TransportId, TransportInfo, Volume,
+    Layers, MediaDone, MediaFailure, MediaOp, OpId, PipedDataOut, PipedOut, Place, PlainTransportInfo,
+    ProducerCreated, ProducerId, SiteEvent, StatsOf, TransportId, TransportInfo, Volume,
 };
 use serde::Serialize;
+use tokio::sync::watch;
 use tracing::warn;
 
-use crate::objects::{Objects, TransportHandle};
+use crate::objects::{AnyTransport, Objects};
+use crate::site::SiteNews;
 
 /// Events of one room that wait to be read.
 const EVENTS: usize = 1024;
@@ -35,6 +39,12 @@ const VOLUME_THRESHOLD: i8 = -80;
 
 /// How many workers are tried that die while they are asked for a router.
 const PLACE_ATTEMPTS: usize = 4;
+
+/// From this much of a core on a worker is busy: new peers go elsewhere. What is left is for those it has, whose pictures
+/// grow and change.
+const BUSY_PERMILLE: u32 = 800;
+/// Below this it is not busy any more.
+const IDLE_PERMILLE: u32 = 600;
 
 const WORKER_DIED: &str = "the media worker died";
 
@@ -49,6 +59,8 @@ pub struct MediaSettings {
     pub ice_consent_timeout_s: u8,
     /// Where PlainTransports are reached; there are none without it.
     pub plain_listen: Option<PlainListen>,
+    /// Where workers of other nodes reach this node's. Pipes within the node go over loopback.
+    pub pipe_address: ListenAddress,
 }
 
 /// Where PlainTransports are reached, each at ports of its own.
@@ -67,6 +79,7 @@ impl Default for MediaSettings {
             initial_outgoing_bitrate: 1_000_000,
             ice_consent_timeout_s: 30,
             plain_listen: None,
+            pipe_address: ListenAddress { ip: Ipv4Addr::LOCALHOST.into(), announced_address: None },
         }
     }
 }
@@ -79,8 +92,6 @@ type Outcomes = Pin<Box<dyn Future<Output = Result<Outcome, Failed>> + Send>>;
 /// Media work that ended. Given back to [`MediaSide::finish`], which keeps the handles in it.
 pub(crate) struct Finished {
     op: OpId,
-    /// Which of the room's routers it was done on.
-    generation: u64,
     result: Result<Outcome, Failed>,
 }
 
@@ -98,6 +109,9 @@ enum Outcome {
     Home(Home),
     Transport(WebRtcTransport),
     PlainTransport(PlainTransport),
+    Pipe(PipeTransport),
+    PipedOut(Consumer, TransportId, ProducerId),
+    PipedDataOut(DataConsumer, TransportId, DataProducer, DataProducerId),
     Producer(Producer, TransportId),
     Consumer(Consumer, TransportId, ProducerId),
     DataProducer(DataProducer, TransportId),
@@ -111,39 +125,53 @@ struct Home {
     server: WebRtcServer,
     /// `None` where the worker could not make one: then nobody is told who speaks.
     volumes: Option<AudioLevelObserver>,
+    cpu: watch::Receiver<u32>,
 }
 
 pub(crate) struct MediaSide {
     pool: WorkerPool,
     settings: MediaSettings,
     events: EventSender,
+    place: Place,
     home: Option<Home>,
-    generation: u64,
+    busy: bool,
     objects: Objects,
 }
 
 impl MediaSide {
-    pub(crate) fn new(pool: WorkerPool, settings: MediaSettings) -> (Self, EventReceiver) {
+    pub(crate) fn new(pool: WorkerPool, settings: MediaSettings, place: Place) -> (Self, EventReceiver) {
         let (events, receiver) = media::event_queue(EVENTS);
-        let side = Self { pool, settings, events, home: None, generation: 0, objects: Objects::default() };
-        (side, receiver)
+        let objects = Objects::default();
+        (Self { pool, settings, events, place, home: None, busy: false, objects }, receiver)
     }
 
     /// Begins an operation. Handles are looked up now; what closes is forgotten now.
     pub(crate) fn start(&mut self, op: OpId, what: MediaOp) -> Work {
-        let generation = self.generation;
         let work = self.work(what);
-        Box::pin(async move { Finished { op, generation, result: work.await } })
+        Box::pin(async move { Finished { op, result: work.await } })
     }
 
-    /// Keeps what an operation made, and says what the room is to be told. Nothing, if it belongs to a router that is
-    /// lost or about to be: then [`Event::RouterLost`] speaks for all, and a client that is told to join again must
-    /// not hear of an error before.
-    pub(crate) fn finish(&mut self, finished: Finished) -> Option<Event> {
-        let Finished { op, generation, result } = finished;
-        if generation != self.generation {
-            return None;
+    /// Returns when the worker has become busy, or is so no more.
+    pub(crate) async fn busy(&mut self) -> bool {
+        let busy = self.busy;
+        let turned =
+            |permille: &u32| if busy { *permille < IDLE_PERMILLE } else { *permille >= BUSY_PERMILLE };
+        let watched = match &mut self.home {
+            Some(home) => home.cpu.wait_for(turned).await.is_ok(),
+            None => false,
+        };
+        if !watched {
+            // No worker yet, or none any more: then something else will be heard of.
+            std::future::pending::<()>().await;
         }
+        self.busy = !busy;
+        self.busy
+    }
+
+    /// Keeps what an operation made, and says what the room is to be told. Nothing, if the router is lost or about to be:
+    /// then [`SiteEvent::Lost`] speaks for all, and a client that is told to join again must not hear of an error before.
+    pub(crate) fn finish(&mut self, finished: Finished) -> Option<SiteNews> {
+        let Finished { op, result } = finished;
         let result = match result {
             // Its WorkerDied came before it was ours, and was not taken for ours.
             Ok(Outcome::Home(home)) if home.router.is_closed() => {
@@ -158,49 +186,49 @@ impl MediaSide {
         if let Err(failure) = &result {
             warn!(?failure, "media work failed");
         }
-        Some(Event::MediaDone { op, result })
+        Some(SiteNews::Done { op, result })
     }
 
     /// What the room is to be told of a worker's event.
-    pub(crate) fn translate(&mut self, event: MediaEvent) -> Option<Event> {
+    pub(crate) fn translate(&mut self, event: MediaEvent) -> Option<SiteEvent> {
         match event {
             MediaEvent::Transport {
                 id,
                 event: TransportEvent::DtlsState(DtlsState::Closed | DtlsState::Failed),
-            } => Some(Event::TransportClosed(TransportId::new(id.as_str()))),
+            } => Some(SiteEvent::TransportClosed(TransportId::new(id.as_str()))),
             MediaEvent::Transport { id, event: TransportEvent::Bandwidth(told) } => {
                 let bandwidth = DownlinkBandwidth {
                     desired: told.desired_bitrate,
                     effective_desired: told.effective_desired_bitrate,
                     available: told.available_bitrate,
                 };
-                Some(Event::DownlinkBandwidth(TransportId::new(id.as_str()), bandwidth))
+                Some(SiteEvent::DownlinkBandwidth(TransportId::new(id.as_str()), bandwidth))
             }
             MediaEvent::Producer { id, event: ProducerEvent::Score(score) } => {
-                Some(Event::ProducerScore(ProducerId::new(id.as_str()), json(&score)))
+                Some(SiteEvent::ProducerScore(ProducerId::new(id.as_str()), json(&score)))
             }
             MediaEvent::Consumer { id, event: ConsumerEvent::Score(score) } => {
-                Some(Event::ConsumerScore(ConsumerId::new(id.as_str()), json(&score)))
+                Some(SiteEvent::ConsumerScore(ConsumerId::new(id.as_str()), json(&score)))
             }
             MediaEvent::Consumer { id, event: ConsumerEvent::LayersChange(layers) } => {
                 let layers = layers.map(|l| Layers { spatial: l.spatial_layer, temporal: l.temporal_layer });
-                Some(Event::ConsumerLayers(ConsumerId::new(id.as_str()), layers))
+                Some(SiteEvent::ConsumerLayers(ConsumerId::new(id.as_str()), layers))
             }
             MediaEvent::Volumes { volumes, .. } => {
                 let volumes = volumes.into_iter().map(|volume| Volume {
                     producer: ProducerId::new(volume.producer_id.as_str()),
                     dbov: volume.volume,
                 });
-                Some(Event::Volumes(volumes.collect()))
+                Some(SiteEvent::Volumes(volumes.collect()))
             }
             MediaEvent::WorkerDied { id, .. } => {
                 let ours = self.home.as_ref().is_some_and(|home| *home.router.id() == id);
-                ours.then(|| self.lose_home())
+                ours.then_some(SiteEvent::Lost)
             }
             MediaEvent::Lagged { lost } => {
                 warn!(lost, "worker events were lost: the room is overloaded");
                 let dead = self.home.as_ref().is_some_and(|home| home.router.is_closed());
-                dead.then(|| self.lose_home())
+                dead.then_some(SiteEvent::Lost)
             }
             // The room knows these by its own hand, or has no use for them.
             MediaEvent::Transport { .. }
@@ -210,25 +238,13 @@ impl MediaSide {
         }
     }
 
-    /// Lets go of everything: the router closes with its last handle, and all it has with it.
-    pub(crate) fn close(self) {
-        drop(self);
-    }
-
-    fn lose_home(&mut self) -> Event {
-        self.home = None;
-        self.objects = Objects::default();
-        self.generation += 1;
-        Event::RouterLost
-    }
-
     fn keep(&mut self, outcome: Outcome) -> MediaDone {
         match outcome {
             Outcome::Plain(done) => done,
             Outcome::Home(home) => {
                 let rtp_capabilities = Arc::new(home.router.rtp_capabilities().clone());
                 self.home = Some(home);
-                MediaDone::Router { rtp_capabilities }
+                MediaDone::Router { rtp_capabilities, place: self.place.clone() }
             }
             Outcome::Transport(transport) => {
                 let id = TransportId::new(transport.transport().id().as_str());
@@ -240,7 +256,7 @@ impl MediaSide {
                     dtls_parameters: beginning.dtls_parameters.clone(),
                     sctp_parameters: beginning.sctp_parameters,
                 };
-                self.objects.add_transport(id, TransportHandle::WebRtc(transport));
+                self.objects.add_transport(id, AnyTransport::WebRtc(transport));
                 MediaDone::Transport(Box::new(info))
             }
             Outcome::PlainTransport(transport) => {
@@ -252,8 +268,26 @@ impl MediaSide {
                     port: beginning.tuple.local_port,
                     rtcp_port: beginning.rtcp_tuple.as_ref().map(|tuple| tuple.local_port),
                 };
-                self.objects.add_transport(id, TransportHandle::Plain(transport));
+                self.objects.add_transport(id, AnyTransport::Plain(transport));
                 MediaDone::PlainTransport(info)
+            }
+            Outcome::Pipe(pipe) => {
+                let end = pipe::end(&pipe);
+                self.objects.add_transport(end.id.clone(), AnyTransport::Pipe(pipe));
+                MediaDone::Pipe(Box::new(end))
+            }
+            Outcome::PipedOut(consumer, transport, producer) => {
+                let id = ConsumerId::new(consumer.id().as_str());
+                let (kind, rtp_parameters) = (consumer.kind(), Box::new(consumer.rtp_parameters().clone()));
+                self.objects.add_consumer(id.clone(), transport, producer, consumer);
+                MediaDone::PipedOut(Box::new(PipedOut { consumer: id, kind, rtp_parameters }))
+            }
+            Outcome::PipedDataOut(consumer, transport, of, producer) => {
+                let id = DataConsumerId::new(consumer.id().as_str());
+                let stream = *consumer.sctp_stream_parameters();
+                self.objects.add_data_consumer(id.clone(), transport, producer, consumer);
+                let (label, protocol) = (of.label().to_owned(), of.protocol().to_owned());
+                MediaDone::PipedDataOut(PipedDataOut { consumer: id, stream, label, protocol })
             }
             Outcome::Producer(producer, transport) => {
                 let id = ProducerId::new(producer.id().as_str());
@@ -288,7 +322,9 @@ impl MediaSide {
 
     fn work(&mut self, what: MediaOp) -> Outcomes {
         match what {
-            MediaOp::CreateRouter => self.create_router(),
+            MediaOp::CreateRouter { .. } => self.create_router(),
+            // The task that holds this ends by it.
+            MediaOp::CloseRouter => nothing_to_do(),
             MediaOp::CreateTransport { force_tcp, data, bandwidth } => {
                 self.create_transport(force_tcp, data, bandwidth)
             }
@@ -298,10 +334,10 @@ impl MediaSide {
             MediaOp::ConnectPlainTransport { transport, ip, port, rtcp_port } => {
                 let remote = PlainRemote { ip, port, rtcp_port, srtp_parameters: None };
                 match self.objects.transport(&transport) {
-                    Some(TransportHandle::Plain(transport)) => {
+                    Some(AnyTransport::Plain(transport)) => {
                         done(async move { transport.connect(&remote).await })
                     }
-                    Some(TransportHandle::WebRtc(_)) => refused("a WebRtcTransport wants dtlsParameters"),
+                    Some(_) => refused("only a PlainTransport is connected by address"),
                     None => gone("transport"),
                 }
             }
@@ -314,7 +350,7 @@ impl MediaSide {
             }),
             MediaOp::CloseTransport(id) => match self.objects.remove_transport(&id) {
                 Some(removed) => {
-                    done(removed.close_by(|transport| async move { transport.transport().close().await }))
+                    done(removed.close_by(|transport| async move { transport.common().close().await }))
                 }
                 None => nothing_to_do(),
             },
@@ -322,7 +358,7 @@ impl MediaSide {
                 let Some(handle) = self.objects.transport(&transport) else { return gone("transport") };
                 Box::pin(async move {
                     let options = ProducerOptions::new(kind, *rtp_parameters);
-                    let producer = handle.transport().produce(options).await.map_err(failure)?;
+                    let producer = handle.common().produce(options).await.map_err(failure)?;
                     Ok(Outcome::Producer(producer, transport))
                 })
             }
@@ -382,7 +418,7 @@ impl MediaSide {
                     paused: false,
                 };
                 Box::pin(async move {
-                    let producer = handle.transport().produce_data(options).await.map_err(failure)?;
+                    let producer = handle.common().produce_data(options).await.map_err(failure)?;
                     Ok(Outcome::DataProducer(producer, transport))
                 })
             }
@@ -391,7 +427,7 @@ impl MediaSide {
                     (self.objects.transport(&transport), self.objects.data_producer(&data_producer));
                 let (Some(handle), Some(of)) = handles else { return gone("transport or data producer") };
                 Box::pin(async move {
-                    let consumer = handle.transport().consume_data(&of, true).await.map_err(failure)?;
+                    let consumer = handle.common().consume_data(&of, true).await.map_err(failure)?;
                     Ok(Outcome::DataConsumer(consumer, transport, data_producer))
                 })
             }
@@ -407,6 +443,29 @@ impl MediaSide {
                 Some(consumer) => done(async move { consumer.close().await }),
                 None => nothing_to_do(),
             },
+            MediaOp::CreatePipe { leaves_node } => self.create_pipe(leaves_node),
+            MediaOp::ConnectPipe { transport, remote } => {
+                let Some(pipe) = self.objects.pipe(&transport) else { return gone("pipe") };
+                done(
+                    async move { pipe.connect(remote.ip, remote.port, remote.srtp_parameters.as_ref()).await },
+                )
+            }
+            MediaOp::PipeOut { transport, producer } => self.pipe_out(transport, producer),
+            MediaOp::PipeIn { transport, producer, kind, rtp_parameters } => {
+                self.pipe_in(transport, &producer, kind, *rtp_parameters)
+            }
+            MediaOp::PipeDataOut { transport, data_producer } => {
+                let handles =
+                    (self.objects.transport(&transport), self.objects.data_producer(&data_producer));
+                let (Some(handle), Some(of)) = handles else { return gone("pipe or data producer") };
+                Box::pin(async move {
+                    let consumer = handle.common().consume_data(&of, false).await.map_err(failure)?;
+                    Ok(Outcome::PipedDataOut(consumer, transport, of, data_producer))
+                })
+            }
+            MediaOp::PipeDataIn { transport, data_producer, stream, label, protocol } => {
+                self.pipe_data_in(transport, &data_producer, stream, label, protocol)
+            }
         }
     }
 
@@ -444,7 +503,8 @@ impl MediaSide {
                 if router.is_closed() && !last {
                     continue;
                 }
-                return Ok(Outcome::Home(Home { router, server: placed.web_rtc_server, volumes }));
+                let cpu = placed.cpu_permille();
+                return Ok(Outcome::Home(Home { router, server: placed.web_rtc_server, volumes, cpu }));
             }
             Err(Failed::WorkerGone)
         })
@@ -497,7 +557,7 @@ impl MediaSide {
         let options =
             ConsumerOptions { paused: true, ..ConsumerOptions::new(of.id().clone(), rtp_capabilities) };
         Box::pin(async move {
-            let consumer = handle.transport().consume(options).await.map_err(failure)?;
+            let consumer = handle.common().consume(options).await.map_err(failure)?;
             Ok(Outcome::Consumer(consumer, transport, producer))
         })
     }
@@ -508,8 +568,9 @@ impl MediaSide {
                 let Some(transport) = self.objects.transport(&id) else { return gone("transport") };
                 plain(async move {
                     let stats = match transport {
-                        TransportHandle::WebRtc(transport) => transport.stats().await,
-                        TransportHandle::Plain(transport) => transport.stats().await,
+                        AnyTransport::WebRtc(transport) => transport.stats().await,
+                        AnyTransport::Plain(transport) => transport.stats().await,
+                        AnyTransport::Pipe(transport) => transport.stats().await,
                     };
                     stats.map(|stats| MediaDone::Stats(json(&[stats])))
                 })
@@ -539,8 +600,8 @@ impl MediaSide {
         A: Future<Output = Result<MediaDone, MediaError>> + Send + 'static,
     {
         match self.objects.transport(id) {
-            Some(TransportHandle::WebRtc(transport)) => plain(ask(transport)),
-            Some(TransportHandle::Plain(_)) => refused("a PlainTransport has neither ICE nor DTLS"),
+            Some(AnyTransport::WebRtc(transport)) => plain(ask(transport)),
+            Some(_) => refused("only a WebRtcTransport has ICE and DTLS"),
             None => gone("transport"),
         }
     }

@@ -3,7 +3,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use media::{Consumer, DataConsumer, DataProducer, PlainTransport, Producer, Transport, WebRtcTransport};
+use media::{
+    Consumer, DataConsumer, DataProducer, PipeTransport, PlainTransport, Producer, Transport, WebRtcTransport,
+};
 use room::{ConsumerId, DataConsumerId, DataProducerId, ProducerId, TransportId};
 
 #[derive(Debug, Default)]
@@ -13,6 +15,25 @@ pub(crate) struct Objects {
     consumers: HashMap<ConsumerId, ConsumerEntry>,
     data_producers: HashMap<DataProducerId, (DataProducer, TransportId)>,
     data_consumers: HashMap<DataConsumerId, (DataConsumer, TransportId, DataProducerId)>,
+}
+
+/// A transport of any sort.
+#[derive(Debug, Clone)]
+pub(crate) enum AnyTransport {
+    WebRtc(WebRtcTransport),
+    Plain(PlainTransport),
+    Pipe(PipeTransport),
+}
+
+impl AnyTransport {
+    /// What all transports do.
+    pub(crate) fn common(&self) -> &Transport {
+        match self {
+            Self::WebRtc(transport) => transport.transport(),
+            Self::Plain(transport) => transport,
+            Self::Pipe(transport) => transport,
+        }
+    }
 }
 
 /// An object that is to be closed, and what the worker closes with it. The latter is to be dropped only after that:
@@ -48,26 +69,9 @@ impl<T> Removed<T> {
     }
 }
 
-/// A transport of either kind.
-#[derive(Debug, Clone)]
-pub(crate) enum TransportHandle {
-    WebRtc(WebRtcTransport),
-    Plain(PlainTransport),
-}
-
-impl TransportHandle {
-    /// What both do.
-    pub(crate) fn transport(&self) -> &Transport {
-        match self {
-            Self::WebRtc(transport) => transport,
-            Self::Plain(transport) => transport,
-        }
-    }
-}
-
 #[derive(Debug)]
 struct TransportEntry {
-    handle: TransportHandle,
+    handle: AnyTransport,
     producers: HashSet<ProducerId>,
     consumers: HashSet<ConsumerId>,
 }
@@ -87,8 +91,15 @@ struct ConsumerEntry {
 }
 
 impl Objects {
-    pub(crate) fn transport(&self, id: &TransportId) -> Option<TransportHandle> {
+    pub(crate) fn transport(&self, id: &TransportId) -> Option<AnyTransport> {
         self.transports.get(id).map(|entry| entry.handle.clone())
+    }
+
+    pub(crate) fn pipe(&self, id: &TransportId) -> Option<PipeTransport> {
+        match &self.transports.get(id)?.handle {
+            AnyTransport::Pipe(transport) => Some(transport.clone()),
+            AnyTransport::WebRtc(_) | AnyTransport::Plain(_) => None,
+        }
     }
 
     pub(crate) fn producer(&self, id: &ProducerId) -> Option<Producer> {
@@ -99,7 +110,7 @@ impl Objects {
         self.consumers.get(id).map(|entry| entry.handle.clone())
     }
 
-    pub(crate) fn add_transport(&mut self, id: TransportId, handle: TransportHandle) {
+    pub(crate) fn add_transport(&mut self, id: TransportId, handle: AnyTransport) {
         let entry = TransportEntry { handle, producers: HashSet::new(), consumers: HashSet::new() };
         self.transports.insert(id, entry);
     }
@@ -173,7 +184,7 @@ impl Objects {
         self.data_consumers.remove(id).map(|(handle, ..)| handle)
     }
 
-    pub(crate) fn remove_transport(&mut self, id: &TransportId) -> Option<Removed<TransportHandle>> {
+    pub(crate) fn remove_transport(&mut self, id: &TransportId) -> Option<Removed<AnyTransport>> {
         let entry = self.transports.remove(id)?;
         let mut removed = Removed::new(entry.handle);
         for producer in &entry.producers {

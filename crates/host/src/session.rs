@@ -4,10 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use room::{
-    AskId, Notification, PeerId, PeerKey, Reply, Request, RequestId, Role, RoomError, ServerRequest,
-    SessionId,
-};
+use room::{AskId, Comer, Notification, Reply, Request, RequestId, RoomError, ServerRequest, SessionId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
@@ -62,9 +59,7 @@ pub enum Loss {
 pub(crate) enum Inbox {
     Connect {
         session: SessionId,
-        peer: PeerId,
-        role: Option<Role>,
-        key: Option<PeerKey>,
+        comer: Comer,
         outbox: mpsc::Sender<ToClient>,
         /// Dropped unanswered when the room is ending: connect again, to a new one.
         taken: oneshot::Sender<()>,

@@ -4,7 +4,7 @@
 use cluster::lease::{Epoch, Term};
 use cluster::node::{Incarnation, NodeId};
 use host::{FromClient, ToClient};
-use room::{PeerId, PeerKey, Role, RoomId, SessionId};
+use room::{Comer, RoomId, SessionId};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{OpenRefused, Policy};
@@ -57,12 +57,7 @@ pub struct OpenSession {
     /// Which room.
     pub room: RoomId,
     /// For whom.
-    pub peer: PeerId,
-    /// In which role; none is the room type's default.
-    pub role: Option<Role>,
-    /// What another connection of the peer must show to take its place.
-    #[serde(default)]
-    pub key: Option<PeerKey>,
+    pub comer: Comer,
     /// The term under which the node has the room, as far as the asker knows.
     pub term: Term,
 }

@@ -162,6 +162,12 @@ impl DataProducer {
         &self.0.label
     }
 
+    /// The data channel's subprotocol.
+    #[must_use]
+    pub fn protocol(&self) -> &str {
+        &self.0.protocol
+    }
+
     /// Its statistics.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use worker_protocol::wire::{
     pipe_transport as wire,
     request::{self, Method},
     response::Body,
+    transport as wire_transport,
 };
 
 use crate::{
@@ -31,12 +32,17 @@ pub struct PipeTransportOptions {
     pub enable_rtx: bool,
     /// Whether packets are encrypted: on wherever they leave the host.
     pub enable_srtp: bool,
+    /// Whether it carries messages of data channels, too.
+    pub enable_sctp: bool,
 }
 
 impl PipeTransportOptions {
     pub(crate) fn to_wire(&self) -> wire::PipeTransportOptions {
         wire::PipeTransportOptions {
-            base: Box::new(base_options(None, false)),
+            base: Box::new(wire_transport::Options {
+                enable_sctp: self.enable_sctp,
+                ..base_options(None, false)
+            }),
             listen_info: Box::new(self.listen.to_wire()),
             enable_rtx: self.enable_rtx,
             enable_srtp: self.enable_srtp,

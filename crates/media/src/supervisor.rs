@@ -143,6 +143,15 @@ pub struct Placed {
     pub worker: Worker,
     /// Its sockets.
     pub web_rtc_server: WebRtcServer,
+    cpu: Arc<watch::Sender<u32>>,
+}
+
+impl Placed {
+    /// How much of a core the worker uses, in thousandths, over the last seconds, and how that changes.
+    #[must_use]
+    pub fn cpu_permille(&self) -> watch::Receiver<u32> {
+        self.cpu.subscribe()
+    }
 }
 
 /// Where one would like to be placed.
@@ -214,6 +223,8 @@ pub struct WorkerStatus {
     pub deaths: u64,
     /// What it holds.
     pub objects: ObjectCounts,
+    /// How much of a core it uses, in thousandths, over the last seconds.
+    pub cpu_permille: u32,
 }
 
 /// The pool. Clones are handles of the same one; [`WorkerPool::close`] ends it.
@@ -335,6 +346,7 @@ impl WorkerPool {
                 pid: worker.map(Worker::pid),
                 deaths: slot.deaths,
                 objects: worker.map(Worker::object_counts).unwrap_or_default(),
+                cpu_permille: slot.placed.as_ref().map_or(0, |placed| *placed.cpu.borrow()),
             }
         };
         self.0.slots.iter().enumerate().map(status).collect()
@@ -356,7 +368,7 @@ impl Inner {
             .filter_map(|slot| lock(slot).placed.clone())
             .filter(|placed| placed.worker.is_running())
             .map(|placed| {
-                let load = load(placed.worker.object_counts());
+                let load = load(placed.worker.object_counts(), *placed.cpu.borrow());
                 (placed, load)
             })
             .collect();
@@ -385,9 +397,13 @@ impl Inner {
     }
 }
 
-/// What a worker bears. An empty Router counts for those who will fill it, so that rooms opened together are spread.
-fn load(counts: ObjectCounts) -> usize {
-    counts.consumers + counts.transports + 2 * counts.producers + 8 * counts.routers
+/// What a worker bears, in streams: what it was given, and what that costs it as measured. A core that is used up counts as
+/// the 2,000 streams that a core bears at best. Counts know at once of what was placed a moment ago, measurements know a
+/// thumbnail from a full picture. An empty Router counts for those who will fill it, so that rooms opened together are
+/// spread.
+fn load(counts: ObjectCounts, cpu_permille: u32) -> usize {
+    let measured = 2 * usize::try_from(cpu_permille).unwrap_or(usize::MAX / 4);
+    counts.consumers + counts.transports + 2 * counts.producers + 8 * counts.routers + measured
 }
 
 /// The least loaded of these (index, load) pairs; of equals, they take turns.
@@ -410,7 +426,7 @@ async fn start_worker(settings: &PoolSettings, index: usize) -> Result<Placed, P
     let worker = Worker::spawn(&settings.worker).await?;
     let web_rtc_server =
         worker.create_web_rtc_server(&listen).await.map_err(|source| PoolError::Listen { index, source })?;
-    Ok(Placed { index, worker, web_rtc_server })
+    Ok(Placed { index, worker, web_rtc_server, cpu: Arc::new(watch::Sender::new(0)) })
 }
 
 /// Keeps one worker alive until the pool closes.
@@ -422,7 +438,7 @@ async fn supervise(pool: Arc<Inner>, first: Placed) {
     loop {
         let started = Instant::now();
         let exit = tokio::select! {
-            exit = ended(&placed.worker, index) => exit,
+            exit = ended(&placed) => exit,
             () = until_closing(&mut closing) => {
                 pool.set(index, |slot| {
                     slot.state = WorkerState::Closed;
@@ -471,13 +487,18 @@ async fn supervise(pool: Arc<Inner>, first: Placed) {
 
 /// Waits for a worker's end, and brings it about where the process lives but answers no more: to its rooms that is the
 /// same, and the rest of the way is that of any death.
-async fn ended(worker: &Worker, index: usize) -> WorkerExit {
+async fn ended(Placed { worker, index, cpu, .. }: &Placed) -> WorkerExit {
     let silence = async {
+        let mut before = None;
         loop {
             sleep(PULSE_INTERVAL).await;
             // A refusal is a sign of life, too.
-            if timeout(PULSE_PATIENCE, worker.resource_usage()).await.is_err() {
-                return;
+            let Ok(usage) = timeout(PULSE_PATIENCE, worker.resource_usage()).await else { return };
+            let Ok(usage) = usage else { continue };
+            let used = Duration::from_millis(usage.ru_utime + usage.ru_stime);
+            let now = Instant::now();
+            if let Some((at, used_before)) = before.replace((now, used)) {
+                measure(cpu, now - at, used.saturating_sub(used_before));
             }
         }
     };
@@ -489,6 +510,12 @@ async fn ended(worker: &Worker, index: usize) -> WorkerExit {
             worker.exited().await
         }
     }
+}
+
+/// Half of what is told is new each time: a burst of a second is no load, three of them are.
+fn measure(cpu: &watch::Sender<u32>, passed: Duration, used: Duration) {
+    let permille = (used.as_secs_f64() / passed.as_secs_f64() * 1000.0) as u32;
+    cpu.send_modify(|smoothed| *smoothed = (*smoothed + permille) / 2);
 }
 
 async fn until_closing(closing: &mut watch::Receiver<bool>) {

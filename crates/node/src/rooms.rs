@@ -8,7 +8,7 @@ use cluster::node::{Node as Identity, NodeId};
 use host::{Host, Session, ToClient};
 use links::{OpenError, OpenRefused, OpenSession, OpenedSession};
 use rand::RngExt;
-use room::{PeerId, PeerKey, Role, RoomId};
+use room::{Comer, RoomId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::debug;
 
@@ -58,19 +58,13 @@ impl Rooms {
     ///
     /// # Errors
     /// [`ConnectError`]: nothing was opened.
-    pub async fn connect(
-        &self,
-        room: RoomId,
-        peer: PeerId,
-        role: Option<Role>,
-        key: Option<PeerKey>,
-    ) -> Result<(Session, Messages), ConnectError> {
+    pub async fn connect(&self, room: RoomId, comer: Comer) -> Result<(Session, Messages), ConnectError> {
         match self {
             Self::Alone(host) => {
-                let (session, messages) = host.connect_with_key(room, peer, role, key).await?;
+                let (session, messages) = host.connect(room, comer).await?;
                 Ok((session, Messages::alone(messages)))
             }
-            Self::Cluster(node) => node.connect(room, Comer { peer, role, key }).await,
+            Self::Cluster(node) => node.connect(room, comer).await,
         }
     }
 }
@@ -83,15 +77,6 @@ impl Rooms {
             Self::Cluster(node) => matches!(node.0.store.read(room).await, Ok((Some(_), _))),
         }
     }
-}
-
-/// Who comes to a room.
-#[derive(Debug, Clone)]
-pub(crate) struct Comer {
-    pub(crate) peer: PeerId,
-    pub(crate) role: Option<Role>,
-    /// What another connection of this peer must show to take its place.
-    pub(crate) key: Option<PeerKey>,
 }
 
 /// Why an owner did not open a session.
@@ -151,8 +136,7 @@ impl Node {
         term: Term,
     ) -> Result<(Session, mpsc::Receiver<ToClient>, Term), NotOpened> {
         let owner = self.known(&term.node).ok_or(NotOpened::Elsewhere(None))?;
-        let Comer { peer, role, key } = comer.clone();
-        let open = OpenSession { room: room.clone(), peer, role, key, term };
+        let open = OpenSession { room: room.clone(), comer: comer.clone(), term };
         match self.0.links.open(&owner, open).await {
             Ok(OpenedSession { session, messages, term }) => Ok((session, messages, term)),
             Err(error) => {
@@ -172,14 +156,14 @@ impl Node {
     pub(crate) async fn open_here(
         &self,
         room: &RoomId,
-        Comer { peer, role, key }: Comer,
+        comer: Comer,
     ) -> Result<(Session, mpsc::Receiver<ToClient>, Term), NotOpened> {
         let Some(host) = &self.0.host else { return Err(NotOpened::Elsewhere(None)) };
         let (answer, answered) = oneshot::channel();
         self.tell(Input::Admit { room: room.clone(), answer }).await;
         let admitted =
             answered.await.unwrap_or(Err(Refusal::CutOff)).map_err(|why| NotOpened::Elsewhere(Some(why)))?;
-        let opened = host.connect_with_key(room.clone(), peer, role, key).await;
+        let opened = host.connect(room.clone(), comer).await;
         let term = admitted.term.clone();
         drop(admitted);
         match opened {

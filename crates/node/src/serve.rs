@@ -10,7 +10,7 @@ use room::RoomId;
 use tokio::sync::oneshot;
 
 use crate::control::{Input, Node};
-use crate::rooms::{Comer, NotOpened};
+use crate::rooms::NotOpened;
 
 /// What this node says of itself, as its task said last.
 #[derive(Debug, Clone)]
@@ -49,10 +49,10 @@ impl Serve for Node {
     }
 
     async fn open(&self, _: &Guest, open: OpenSession) -> Result<Admitted, OpenRefused> {
-        let OpenSession { room, peer, role, key, term } = open;
+        let OpenSession { room, comer, term } = open;
         // Whoever comes under a higher term knows more than this node.
         self.tell(Input::Fenced { room: room.clone(), newest: term }).await;
-        match self.open_here(&room, Comer { peer, role, key }).await {
+        match self.open_here(&room, comer).await {
             Ok((session, messages, term)) => Ok(Admitted { session, messages, term }),
             Err(NotOpened::Refused(error)) => Err(OpenRefused::Full(error)),
             Err(NotOpened::Elsewhere(Some(Refusal::NotHere) | None)) => {

@@ -1,17 +1,20 @@
-//! The two alphabets of a room: what happens to it, and what it wants done.
+//! The two alphabets of a room: what happens to it, and what it wants done. What a room and its sites say to each other
+//! has a serde form, because a site may be on another node.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ortc::{
     ConsumerType, DtlsParameters, IceParameters, MediaKind, RtpCapabilities, RtpParameters,
-    SctpStreamParameters,
+    SctpStreamParameters, SrtpParameters,
 };
+
+use serde::{Deserialize, Serialize};
 
 use crate::error::RoomError;
 use crate::id::{
-    AskId, ConsumerId, DataConsumerId, DataProducerId, OpId, PeerId, ProducerId, RequestId, SessionId,
-    TransportId,
+    AskId, ConsumerId, DataConsumerId, DataProducerId, OpId, PeerId, ProducerId, Region, RequestId,
+    SessionId, SiteId, TransportId,
 };
 use crate::key::PeerKey;
 use crate::message::{
@@ -26,12 +29,8 @@ pub enum Event {
     Connected {
         /// The new session.
         session: SessionId,
-        /// Who it says it is.
-        peer: PeerId,
-        /// The role it was given; the room type's default otherwise.
-        role: Option<Role>,
-        /// What proves that it is the peer that was here before.
-        key: Option<PeerKey>,
+        /// Whose.
+        comer: Comer,
     },
     /// A session ended, whatever the reason.
     Disconnected(SessionId),
@@ -60,28 +59,65 @@ pub enum Event {
         /// How.
         result: Result<MediaDone, MediaFailure>,
     },
-    /// The worker sees the score of a producer change.
-    ProducerScore(ProducerId, serde_json::Value),
-    /// The worker sees the score of a consumer change.
-    ConsumerScore(ConsumerId, serde_json::Value),
-    /// The worker forwards other layers now.
-    ConsumerLayers(ConsumerId, Option<Layers>),
-    /// The loudest audio producers, loudest first; empty on silence.
-    Volumes(Vec<Volume>),
-    /// What congestion control thinks of the way to the transport's client.
-    DownlinkBandwidth(TransportId, DownlinkBandwidth),
-    /// A transport ended for good: its client closed DTLS, or DTLS failed.
-    TransportClosed(TransportId),
-    /// The worker is gone, and the router and everything in it with it.
-    RouterLost,
+    /// A site tells of something that it was not asked for.
+    Site {
+        /// Which.
+        site: SiteId,
+        /// What.
+        what: SiteEvent,
+    },
     /// The time that `poll_timeout` gave has come.
     Timeout,
     /// The server stops.
     Shutdown,
 }
 
+/// Who comes to a room.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Comer {
+    /// Who it says it is.
+    pub peer: PeerId,
+    /// The role it was given; the room type's default otherwise.
+    pub role: Option<Role>,
+    /// What proves that it is the peer that was here before, and what another must show to take its place.
+    #[serde(default)]
+    pub key: Option<PeerKey>,
+    /// Where it came in; a site there is preferred.
+    #[serde(default)]
+    pub region: Option<Region>,
+}
+
+impl Comer {
+    /// A peer of whom nothing else is known.
+    pub fn new(peer: PeerId) -> Self {
+        Self { peer, role: None, key: None, region: None }
+    }
+}
+
+/// What a site tells unasked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum SiteEvent {
+    /// The worker sees the score of a producer change.
+    ProducerScore(ProducerId, serde_json::Value),
+    /// The worker sees the score of a consumer change.
+    ConsumerScore(ConsumerId, serde_json::Value),
+    /// The worker forwards other layers now.
+    ConsumerLayers(ConsumerId, Option<Layers>),
+    /// The loudest audio producers of this site, loudest first; empty on silence.
+    Volumes(Vec<Volume>),
+    /// What congestion control thinks of the way to the transport's client.
+    DownlinkBandwidth(TransportId, DownlinkBandwidth),
+    /// A transport ended for good: its client closed DTLS, or DTLS failed.
+    TransportClosed(TransportId),
+    /// The worker has as much to do as it can (or has less again): new peers go elsewhere.
+    Busy(bool),
+    /// The worker or its node is gone, and the router and everything in it with it. The site's last event; work
+    /// under way there is not answered any more.
+    Lost,
+}
+
 /// The level of one audio producer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
     /// Which.
     pub producer: ProducerId,
@@ -126,8 +162,12 @@ pub enum Action {
         /// For people.
         reason: &'static str,
     },
-    /// Have media work done. Operations on one object take effect in the order given.
+    /// Have media work done. Operations on one object take effect in the order given; those of different sites have
+    /// no order.
     Media {
+        /// Where. A site begins with [`MediaOp::CreateRouter`] and ends with [`MediaOp::CloseRouter`] or
+        /// [`SiteEvent::Lost`].
+        site: SiteId,
         /// The tag of its completion.
         op: OpId,
         /// What.
@@ -148,8 +188,14 @@ pub enum Counter {
     Replaced,
     /// A connection wanted to take over from another of the same peer, and did not show its key.
     ReplacementRefused,
-    /// A room lost its router.
+    /// A room lost a router.
     RouterLost,
+    /// A room has one more router, because those it had were full, busy, or in other regions.
+    Spread,
+    /// A peer was given a router that was full, because the room may have no more.
+    RouterOverLimit,
+    /// A producer could not be brought to another site.
+    PipeFailed,
     /// A producer was not forwarded to a peer, because that one has too many consumers.
     ConsumerOverLimit,
     /// A client refused a consumer, or did not answer.
@@ -168,6 +214,9 @@ impl Counter {
             Self::Replaced => "replaced",
             Self::ReplacementRefused => "replacement_refused",
             Self::RouterLost => "router_lost",
+            Self::Spread => "spread",
+            Self::RouterOverLimit => "router_over_limit",
+            Self::PipeFailed => "pipe_failed",
             Self::ConsumerOverLimit => "consumer_over_limit",
             Self::ConsumerRefused => "consumer_refused",
             Self::ConsumeFailed => "consume_failed",
@@ -177,10 +226,15 @@ impl Counter {
 }
 
 /// Media work.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum MediaOp {
-    /// A router on any live worker. Answered by [`MediaDone::Router`].
-    CreateRouter,
+    /// A router on any live worker. Answered by [`MediaDone::Router`]; where that fails, the site is over.
+    CreateRouter {
+        /// Of this region, if there is one.
+        region: Option<Region>,
+    },
+    /// The site is over: close its router and forget it.
+    CloseRouter,
     /// Answered by [`MediaDone::Transport`].
     CreateTransport {
         /// TCP candidates only.
@@ -283,10 +337,108 @@ pub enum MediaOp {
     CloseDataProducer(DataProducerId),
     /// Let it send.
     ResumeDataConsumer(DataConsumerId),
+    /// One end of a pipe to another site. Answered by [`MediaDone::Pipe`].
+    CreatePipe {
+        /// The other site is on another node: reach it, encrypt what goes there, and send again what gets lost.
+        leaves_node: bool,
+    },
+    /// The other end is there.
+    ConnectPipe {
+        /// Which transport.
+        transport: TransportId,
+        /// The other end.
+        remote: Box<PipeEnd>,
+    },
+    /// Send a producer into a pipe. Answered by [`MediaDone::PipedOut`].
+    PipeOut {
+        /// On which transport.
+        transport: TransportId,
+        /// What.
+        producer: ProducerId,
+    },
+    /// Receive a producer from a pipe, under the id that it has at the other end. Answered by
+    /// [`MediaDone::Producer`].
+    PipeIn {
+        /// On which transport.
+        transport: TransportId,
+        /// What.
+        producer: ProducerId,
+        /// Audio or video.
+        kind: MediaKind,
+        /// What comes.
+        rtp_parameters: Box<RtpParameters>,
+    },
+    /// Send messages into a pipe. Answered by [`MediaDone::PipedDataOut`].
+    PipeDataOut {
+        /// On which transport.
+        transport: TransportId,
+        /// What.
+        data_producer: DataProducerId,
+    },
+    /// Receive messages from a pipe, under the id of the data producer at the other end. Answered by
+    /// [`MediaDone::DataProducer`].
+    PipeDataIn {
+        /// On which transport.
+        transport: TransportId,
+        /// What.
+        data_producer: DataProducerId,
+        /// On which stream of the pipe, and how reliably.
+        stream: SctpStreamParameters,
+        /// The data channel's label.
+        label: String,
+        /// The data channel's subprotocol.
+        protocol: String,
+    },
+}
+
+/// One end of a pipe, as the other end is told of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PipeEnd {
+    /// The PipeTransport's id.
+    pub id: TransportId,
+    /// Where it is reached.
+    pub ip: IpAddr,
+    /// Where it is reached.
+    pub port: u16,
+    /// Its key, where the pipe leaves the node.
+    pub srtp_parameters: Option<SrtpParameters>,
+}
+
+/// Where a site is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The node, by whatever name its cluster gives it. Between sites of one node nothing is encrypted.
+    pub node: String,
+    /// The node's region.
+    pub region: Option<Region>,
+}
+
+/// A producer goes into a pipe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PipedOut {
+    /// What sends it.
+    pub consumer: ConsumerId,
+    /// Audio or video.
+    pub kind: MediaKind,
+    /// What it sends.
+    pub rtp_parameters: Box<RtpParameters>,
+}
+
+/// Messages go into a pipe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PipedDataOut {
+    /// What sends them.
+    pub consumer: DataConsumerId,
+    /// On which stream of the pipe, and how reliably.
+    pub stream: SctpStreamParameters,
+    /// The data channel's label.
+    pub label: String,
+    /// The data channel's subprotocol.
+    pub protocol: String,
 }
 
 /// What numbers are asked about.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StatsOf {
     /// A transport.
     Transport(TransportId),
@@ -301,7 +453,7 @@ pub enum StatsOf {
 }
 
 /// Media work that succeeded.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum MediaDone {
     /// Nothing more to say.
     Done,
@@ -309,6 +461,8 @@ pub enum MediaDone {
     Router {
         /// What it can forward.
         rtp_capabilities: Arc<RtpCapabilities>,
+        /// Where it is.
+        place: Place,
     },
     /// There is a transport now.
     Transport(Box<TransportInfo>),
@@ -326,10 +480,16 @@ pub enum MediaDone {
     DataProducer(DataProducerId),
     /// There is a data consumer now.
     DataConsumer(DataConsumerCreated),
+    /// There is one end of a pipe now.
+    Pipe(Box<PipeEnd>),
+    /// A producer goes into a pipe now.
+    PipedOut(Box<PipedOut>),
+    /// Messages go into a pipe now.
+    PipedDataOut(PipedDataOut),
 }
 
 /// A new producer.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ProducerCreated {
     /// Its id.
     pub id: ProducerId,
@@ -338,7 +498,7 @@ pub struct ProducerCreated {
 }
 
 /// A new data consumer.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DataConsumerCreated {
     /// Its id.
     pub id: DataConsumerId,
@@ -347,7 +507,7 @@ pub struct DataConsumerCreated {
 }
 
 /// A new consumer.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ConsumerCreated {
     /// Its id.
     pub id: ConsumerId,
@@ -360,7 +520,7 @@ pub struct ConsumerCreated {
 }
 
 /// Media work that failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MediaFailure {
     /// What was asked cannot be: the client's doing.
     Refused(String),

@@ -159,6 +159,14 @@ media_id!(
     /// A DataConsumer, as the worker knows it.
     DataConsumerId
 );
+media_id!(
+    /// Where nodes and clients are, as the operator names it.
+    Region
+);
+number_id!(
+    /// A router of a room, never reused within the room's life.
+    SiteId
+);
 number_id!(
     /// One connection of one client, never reused within a server's life. A peer that reconnects has a new one.
     SessionId

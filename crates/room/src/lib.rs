@@ -8,7 +8,10 @@
 //! The order of calls: `handle` for each event as it comes, its actions carried out in their order; between events
 //! `poll_timeout` says when [`Event::Timeout`] is due. Each [`Action::Media`] is answered by exactly one
 //! [`Event::MediaDone`] with the same [`OpId`], each [`Action::Ask`] by one [`Event::Answered`], unless the
-//! session or the router it belongs to is gone by then.
+//! session or the site it belongs to is gone by then.
+//!
+//! A room lives at one *site*, a router on a worker, or at several: when one is full, or for peers of another region. A
+//! peer is at one site with all its transports; what is produced at other sites is piped to it on demand.
 
 mod error;
 mod event;
@@ -21,15 +24,15 @@ mod room;
 
 pub use error::RoomError;
 pub use event::{
-    Action, ConsumerCreated, Counter, DataConsumerCreated, Event, MediaDone, MediaFailure, MediaOp,
-    ProducerCreated, StatsOf, Volume,
+    Action, Comer, ConsumerCreated, Counter, DataConsumerCreated, Event, MediaDone, MediaFailure, MediaOp,
+    PipeEnd, PipedDataOut, PipedOut, Place, ProducerCreated, SiteEvent, StatsOf, Volume,
 };
 pub use id::{
-    AskId, ConsumerId, DataConsumerId, DataProducerId, IdError, OpId, PeerId, ProducerId, RequestId, RoomId,
-    SessionId, TransportId,
+    AskId, ConsumerId, DataConsumerId, DataProducerId, IdError, OpId, PeerId, ProducerId, Region, RequestId,
+    RoomId, SessionId, SiteId, TransportId,
 };
 pub use key::{PeerKey, PeerKeyError};
-pub use limits::Limits;
+pub use limits::{Limits, RouterLimits};
 pub use message::{
     Consumed, Device, DownlinkBandwidth, Layers, Notification, PeerInfo, PeerProducers, PlainTransportInfo,
     ProducerInfo, Receives, Reply, Request, ServerRequest, TransportInfo, close_code,

@@ -31,8 +31,33 @@ pub struct Limits {
     pub app_data_bytes: usize,
     /// Requests waiting for the room's router, over all sessions.
     pub deferred_requests: usize,
+    /// Of each of its routers. Set by the host, for all rooms alike.
+    #[serde(skip)]
+    pub router: RouterLimits,
     /// How long an empty room keeps its router, in milliseconds, so that a reload or a re-join finds it again.
     pub linger_ms: u64,
+}
+
+/// How much one router bears before a room takes another one, on another worker or node. Who would fill a router that is
+/// full is given the one that bears least when the room may have no more of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RouterLimits {
+    /// Transports.
+    pub transports: usize,
+    /// Producers and consumers together.
+    pub streams: usize,
+    /// Other sites that one site sends one producer to. Beyond it they get it from each other.
+    pub fan_out: usize,
+    /// Routers of one room. The server allows no more than there are workers to carry them.
+    pub per_room: usize,
+}
+
+impl Default for RouterLimits {
+    /// What mediasoup's users have found a core to bear.
+    fn default() -> Self {
+        Self { transports: 500, streams: 2000, fan_out: 8, per_room: 64 }
+    }
 }
 
 impl Default for Limits {
@@ -48,6 +73,7 @@ impl Default for Limits {
             display_name_bytes: 256,
             app_data_bytes: 4096,
             deferred_requests: 2048,
+            router: RouterLimits::default(),
             linger_ms: 3000,
         }
     }

@@ -1,11 +1,14 @@
 //! The room itself: its parts, its life, and who comes and goes. What clients ask for is in `requests`, what the
-//! media side answers in `completions`, who receives whom in `forwarding`.
+//! media side answers in `completions`, who receives whom in `forwarding`, where it all takes place in `sites`, and how
+//! media gets from one site to another in `pipe`.
 
 mod completions;
 mod data;
 mod forwarding;
 mod on_request;
+mod pipe;
 mod requests;
+mod sites;
 #[cfg(test)]
 mod tests;
 
@@ -18,10 +21,10 @@ use indexmap::IndexMap;
 use ortc::{MediaKind, RtpCapabilities, RtpParameters};
 
 use crate::error::RoomError;
-use crate::event::{Action, Counter, Event, MediaFailure, MediaOp};
+use crate::event::{Action, Comer, Counter, Event, MediaOp};
 use crate::id::{
-    AskId, ConsumerId, DataConsumerId, DataProducerId, OpId, PeerId, ProducerId, RequestId, RoomId,
-    SessionId, TransportId,
+    AskId, ConsumerId, DataConsumerId, DataProducerId, OpId, PeerId, ProducerId, Region, RequestId, RoomId,
+    SessionId, SiteId, TransportId,
 };
 use crate::key::PeerKey;
 use crate::limits::Limits;
@@ -29,6 +32,8 @@ use crate::message::{
     Device, DownlinkBandwidth, Layers, Notification, PeerInfo, Receives, Reply, Request, close_code,
 };
 use crate::policy::{Role, RoomType, Source};
+use pipe::{Pipes, Step};
+use sites::Site;
 
 /// One room.
 #[derive(Debug)]
@@ -36,7 +41,9 @@ pub struct Room {
     id: RoomId,
     room_type: Arc<RoomType>,
     limits: Arc<Limits>,
-    router: Router,
+    sites: BTreeMap<SiteId, Site>,
+    last_site: u64,
+    pipes: Pipes,
     /// In order of arrival, because session ids only grow.
     peers: BTreeMap<SessionId, Peer>,
     sessions: BTreeMap<PeerId, SessionId>,
@@ -44,7 +51,8 @@ pub struct Room {
     consumers: BTreeMap<ConsumerId, Consumer>,
     data_producers: IndexMap<DataProducerId, data::DataProducer>,
     data_consumers: BTreeMap<DataConsumerId, data::DataConsumer>,
-    pending: BTreeMap<OpId, Pending>,
+    /// With the site where it is done.
+    pending: BTreeMap<OpId, (SiteId, Pending)>,
     deferred: VecDeque<(SessionId, RequestId, Request)>,
     speakers: Vec<(PeerId, i8)>,
     empty_since: Option<Instant>,
@@ -72,13 +80,12 @@ pub struct Held {
     pub data_consumers: usize,
     /// Requests that wait for a router.
     pub deferred: usize,
-}
-
-#[derive(Debug)]
-enum Router {
-    Absent,
-    Creating(OpId),
-    Ready(Arc<RtpCapabilities>),
+    /// Routers beyond the first.
+    pub further_sites: usize,
+    /// Pairs of PipeTransports between routers.
+    pub pipes: usize,
+    /// Producers and data producers that are piped, once for each router that they are piped to.
+    pub piped: usize,
 }
 
 #[derive(Debug)]
@@ -86,6 +93,9 @@ struct Peer {
     id: PeerId,
     role: Role,
     key: Option<PeerKey>,
+    region: Option<Region>,
+    /// Where all its transports are.
+    site: SiteId,
     joined: Option<Joined>,
     transports: BTreeMap<TransportId, Direction>,
     transports_coming: Vec<Direction>,
@@ -139,6 +149,7 @@ impl Direction {
 #[derive(Debug)]
 struct Producer {
     owner: SessionId,
+    site: SiteId,
     transport: TransportId,
     kind: MediaKind,
     source: Source,
@@ -151,7 +162,11 @@ struct Producer {
 /// What became of one producer for one receiver.
 #[derive(Debug)]
 enum Link {
-    Creating,
+    /// Until the producer is piped to the receiver's site.
+    Waiting,
+    /// As `Waiting`, for one who asked.
+    Asked(Box<on_request::Asked<ProducerId>>),
+    Creating(OpId),
     Consumer(ConsumerId),
     /// The two do not fit, or the client said no. Not tried again on this transport.
     Refused,
@@ -203,6 +218,7 @@ enum Pending {
     /// As `Consume`, asked for by the receiver.
     ConsumeOnRequest(on_request::Asking<ProducerId>),
     ConsumeDataOnRequest(on_request::Asking<DataProducerId>),
+    Pipe(Step),
     Reply {
         session: SessionId,
         request: RequestId,
@@ -213,11 +229,14 @@ enum Pending {
 impl Room {
     /// An empty room. `room_type` must be valid.
     pub fn new(id: RoomId, room_type: Arc<RoomType>, limits: Arc<Limits>, now: Instant) -> Self {
+        let pipes = Pipes::new(limits.router.fan_out);
         Self {
             id,
             room_type,
             limits,
-            router: Router::Absent,
+            sites: BTreeMap::new(),
+            last_site: 0,
+            pipes,
             peers: BTreeMap::new(),
             sessions: BTreeMap::new(),
             producers: IndexMap::new(),
@@ -242,28 +261,20 @@ impl Room {
     /// Takes one event and says what to do, in order.
     pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Action> {
         match event {
-            Event::Connected { session, peer, role, key } => {
-                self.connected(session, peer, role, key, now);
-            }
+            Event::Connected { session, comer } => self.connected(session, comer, now),
             Event::Disconnected(session) => self.leave(session, now),
             Event::Request { session, request, message } => self.request(session, request, message),
             Event::Answered { session, ask, accepted } => self.answered(session, ask, accepted),
             Event::MediaDone { op, result } => self.media_done(op, result),
-            Event::ProducerScore(producer, score) => self.producer_score(producer, score),
-            Event::ConsumerScore(consumer, score) => self.consumer_score(&consumer, score),
-            Event::ConsumerLayers(consumer, layers) => self.consumer_layers(&consumer, layers),
-            Event::Volumes(volumes) => self.volumes(&volumes),
-            Event::DownlinkBandwidth(transport, bandwidth) => {
-                self.downlink_bandwidth(&transport, bandwidth);
-            }
-            Event::TransportClosed(transport) => self.transport_closed(&transport),
-            Event::RouterLost => self.router_lost(now),
+            Event::Site { site, what } => self.site_event(site, what, now),
             Event::Timeout => self.timeout(now),
             Event::Shutdown => {
                 self.close_sessions(close_code::SHUTDOWN, "the server is shutting down", now);
                 self.out.push(Action::CloseRoom);
             }
         }
+        self.serve_pipes();
+        self.tidy_sites();
         std::mem::take(&mut self.out)
     }
 
@@ -274,6 +285,7 @@ impl Room {
 
     /// How much the room holds.
     pub fn held(&self) -> Held {
+        let (pipes, piped) = self.pipes.count();
         Held {
             peers: self.peers.len(),
             joined: self.peers.values().filter(|peer| peer.joined.is_some()).count(),
@@ -283,6 +295,9 @@ impl Room {
             data_producers: self.data_producers.len(),
             data_consumers: self.data_consumers.len(),
             deferred: self.deferred.len(),
+            further_sites: self.sites.len().saturating_sub(1),
+            pipes,
+            piped,
         }
     }
 
@@ -295,14 +310,8 @@ impl Room {
         }
     }
 
-    fn connected(
-        &mut self,
-        session: SessionId,
-        id: PeerId,
-        role: Option<Role>,
-        key: Option<PeerKey>,
-        now: Instant,
-    ) {
+    fn connected(&mut self, session: SessionId, comer: Comer, now: Instant) {
+        let Comer { peer: id, role, key, region } = comer;
         if self.admits(&id).is_err() {
             self.close_session(session, close_code::FINAL, "the room is full");
             return;
@@ -321,9 +330,9 @@ impl Room {
             .filter(|role| self.room_type.has_role(role))
             .unwrap_or_else(|| self.room_type.default_role.clone());
         self.sessions.insert(id.clone(), session);
-        self.peers.insert(session, Peer::new(id, role, key));
+        let site = self.place(region.as_ref(), true);
+        self.peers.insert(session, Peer::new(id, role, key, region, site));
         self.empty_since = None;
-        self.want_router();
     }
 
     /// Whether who shows this key may take the place of an older session. protoo's own clients have none, and replace one
@@ -337,8 +346,16 @@ impl Room {
 
     /// Frees everything the peer of this session held. Knows nothing of why.
     fn leave(&mut self, session: SessionId, now: Instant) {
-        let Some(peer) = self.peers.remove(&session) else { return };
-        self.sessions.remove(&peer.id);
+        if let Some(peer) = self.peers.remove(&session) {
+            self.bury(session, peer, now);
+        }
+    }
+
+    /// Frees what a peer held that is among the others no more.
+    fn bury(&mut self, session: SessionId, peer: Peer, now: Instant) {
+        if self.sessions.get(&peer.id) == Some(&session) {
+            self.sessions.remove(&peer.id);
+        }
         self.deferred.retain(|(waiting, ..)| *waiting != session);
         for producer in &peer.producers {
             self.drop_producer(producer);
@@ -355,28 +372,17 @@ impl Room {
         for producer in self.producers.values_mut() {
             producer.receivers.remove(&session);
         }
+        self.pipes.forget(session);
         for transport in peer.transports.into_keys() {
-            self.media(Pending::Silent, MediaOp::CloseTransport(transport));
+            self.media(peer.site, Pending::Silent, MediaOp::CloseTransport(transport));
         }
         if peer.joined.is_some() {
             self.tell_others(session, &Notification::PeerClosed(peer.id.clone()));
         }
-        if self.speakers.iter().any(|(speaker, _)| *speaker == peer.id) {
-            let others = self.speakers.iter().filter(|(speaker, _)| *speaker != peer.id).cloned().collect();
-            self.set_speakers(others);
-        }
+        self.silence(&peer.id);
         if self.peers.is_empty() {
             self.empty_since = Some(now);
         }
-    }
-
-    /// Every object is gone with the router. Clients that are sent away with any code but the final one come back
-    /// at once and join again, on the new router: so nobody's client needs to know about this.
-    fn router_lost(&mut self, now: Instant) {
-        self.count(Counter::RouterLost);
-        self.router = Router::Absent;
-        self.want_router();
-        self.close_sessions(close_code::MEDIA_LOST, "the media worker died: join again", now);
     }
 
     fn close_sessions(&mut self, code: u16, reason: &'static str, now: Instant) {
@@ -389,10 +395,9 @@ impl Room {
         self.data_producers.clear();
         self.data_consumers.clear();
         self.deferred.clear();
-        self.pending.retain(|_, pending| matches!(pending, Pending::Router));
-        if let Router::Creating(current) = self.router {
-            self.pending.retain(|op, _| *op == current);
-        }
+        self.pending.clear();
+        self.sites.clear();
+        self.pipes = Pipes::new(self.limits.router.fan_out);
         self.speakers.clear();
         self.empty_since = Some(now);
     }
@@ -401,38 +406,6 @@ impl Room {
         if self.poll_timeout().is_some_and(|due| due <= now) {
             self.out.push(Action::CloseRoom);
         }
-    }
-
-    fn want_router(&mut self) {
-        if matches!(self.router, Router::Absent) {
-            let op = self.media(Pending::Router, MediaOp::CreateRouter);
-            self.router = Router::Creating(op);
-        }
-    }
-
-    fn router_failed(&mut self, failure: &MediaFailure) {
-        self.router = Router::Absent;
-        let reason = match failure {
-            MediaFailure::Refused(reason)
-            | MediaFailure::Unavailable(reason)
-            | MediaFailure::Internal(reason) => reason.clone(),
-        };
-        for (session, request, _) in std::mem::take(&mut self.deferred) {
-            self.reply(session, request, Err(RoomError::Unavailable(reason.clone())));
-        }
-    }
-
-    /// A peer with several microphones is as loud as the loudest.
-    fn volumes(&mut self, volumes: &[crate::event::Volume]) {
-        let mut speakers: Vec<(PeerId, i8)> = Vec::new();
-        for volume in volumes {
-            let owner = self.producers.get(&volume.producer).and_then(|p| self.peers.get(&p.owner));
-            let Some(peer) = owner.filter(|peer| peer.joined.is_some()) else { continue };
-            if !speakers.iter().any(|(speaker, _)| *speaker == peer.id) {
-                speakers.push((peer.id.clone(), volume.dbov));
-            }
-        }
-        self.set_speakers(speakers);
     }
 
     fn set_speakers(&mut self, speakers: Vec<(PeerId, i8)>) {
@@ -464,14 +437,6 @@ impl Room {
         }
     }
 
-    fn media(&mut self, pending: Pending, what: MediaOp) -> OpId {
-        self.last_op += 1;
-        let op = OpId(self.last_op);
-        self.pending.insert(op, pending);
-        self.out.push(Action::Media { op, what });
-        op
-    }
-
     fn reply(&mut self, session: SessionId, request: RequestId, result: Result<Reply, RoomError>) {
         if self.peers.contains_key(&session) {
             self.out.push(Action::Reply { session, request, result });
@@ -492,11 +457,13 @@ impl Room {
 }
 
 impl Peer {
-    fn new(id: PeerId, role: Role, key: Option<PeerKey>) -> Self {
+    fn new(id: PeerId, role: Role, key: Option<PeerKey>, region: Option<Region>, site: SiteId) -> Self {
         Self {
             id,
             role,
             key,
+            region,
+            site,
             joined: None,
             transports: BTreeMap::new(),
             transports_coming: Vec::new(),
@@ -521,6 +488,11 @@ impl Peer {
             device: joined.device.clone(),
             remote_address: joined.remote_address,
         })
+    }
+
+    /// Where data consumers go, if the client knows data channels.
+    fn data_receive_transport(&self) -> Option<&TransportId> {
+        self.receive_transport().filter(|id| self.data_transports.contains(*id))
     }
 
     fn asks_for_what_it_receives(&self) -> bool {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use host::{Session, ToClient};
 use node::{ConnectError, Messages, Rooms};
-use room::{PeerId, Reply, Request, RequestId, Role, RoomError, RoomId, TransportId};
+use room::{Comer, PeerId, Reply, Request, RequestId, Role, RoomError, RoomId, TransportId};
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
@@ -105,7 +105,7 @@ impl Broadcasters {
         }
         // From here on the place is freed whatever happens, even when this future is dropped.
         let place = Taken { broadcasters: self.clone(), key };
-        let (session, messages) = rooms.connect(room, peer, role, None).await?;
+        let (session, messages) = rooms.connect(room, Comer { role, ..Comer::new(peer) }).await?;
         let task = Task::new(place, session, inbox, self.0.limits.clone());
         tokio::spawn(task.run(messages));
         Ok(broadcaster)

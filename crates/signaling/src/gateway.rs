@@ -12,7 +12,9 @@ use axum::response::{IntoResponse, Response};
 use host::ToClient;
 use node::{ConnectError, Rooms};
 use rand::RngExt;
-use room::{IdError, PeerId, PeerKey, PeerKeyError, Reply, Request, RequestId, Role, RoomError, RoomId};
+use room::{
+    Comer, IdError, PeerId, PeerKey, PeerKeyError, Reply, Request, RequestId, Role, RoomError, RoomId,
+};
 use token::{Asked, TokenError, Verifier};
 use tracing::debug;
 
@@ -119,7 +121,8 @@ impl Gateway {
             return (StatusCode::TOO_MANY_REQUESTS, text).into_response();
         };
         let Visitor { room, peer, role, name, key } = visitor;
-        let (session, messages) = match self.rooms.connect(room.clone(), peer.clone(), role, key).await {
+        let comer = Comer { role, key, ..Comer::new(peer.clone()) };
+        let (session, messages) = match self.rooms.connect(room.clone(), comer).await {
             Ok(opened) => opened,
             Err(error) => {
                 refused(error.name());
@@ -200,7 +203,7 @@ impl Gateway {
         request: Request,
     ) -> Result<Result<Reply, RoomError>, ConnectError> {
         let Ok(nobody) = PeerId::parse(&random_id()) else { return Err(host::ConnectError::Busy.into()) };
-        let (session, mut messages) = self.rooms.connect(room, nobody, None, None).await?;
+        let (session, mut messages) = self.rooms.connect(room, Comer::new(nobody)).await?;
         let late = || RoomError::Unavailable("the server did not answer in time".to_owned());
         if session.request(RequestId(1), request).await.is_err() {
             return Ok(Err(late()));

@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use room::Limits;
+use room::{Limits, RouterLimits};
 use serde::{Deserialize, Serialize};
 use signaling::GatewayLimits;
 
@@ -113,6 +113,8 @@ pub(crate) struct AllLimits {
     pub(crate) transports_per_worker: usize,
     /// Of one room.
     pub(crate) room: Limits,
+    /// Of one router, before its room takes another.
+    pub(crate) router: RouterLimits,
     /// Of one session.
     pub(crate) session: GatewayLimits,
 }
@@ -150,6 +152,7 @@ impl Default for Config {
                 node: NodeLimits::default(),
                 transports_per_worker: media::DEFAULT_TRANSPORTS,
                 room: Limits::default(),
+                router: RouterLimits::default(),
                 session: GatewayLimits::default(),
             },
         }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use host::{Host, HostLimits, HostSettings, MediaSettings, PlainListen};
-use media::{PoolSettings, WorkerPool};
-use room::{RoomId, RoomType};
+use media::{ListenAddress, PoolSettings, WorkerPool};
+use room::{Limits, RoomId, RoomType};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -30,21 +30,24 @@ impl MediaNode {
         pool: PoolSettings,
         config: &Config,
         plain_listen: Option<PlainListen>,
+        pipe_address: Option<ListenAddress>,
     ) -> Result<(Self, mpsc::UnboundedReceiver<RoomId>)> {
         let pool = WorkerPool::start(pool).await.context("cannot start the media workers")?;
         info!(workers = pool.size(), "media workers run");
         let (ended, rooms_ended) = mpsc::unbounded_channel();
+        let defaults = MediaSettings::default();
         let host = Host::new(
             pool.clone(),
             HostSettings {
                 room_type: Arc::new(RoomType::open()),
-                room_limits: Arc::new(config.limits.room.clone()),
+                room_limits: Arc::new(Limits { router: config.limits.router, ..config.limits.room.clone() }),
                 limits: HostLimits { rooms: config.limits.rooms, sessions: config.limits.sessions },
                 media: MediaSettings {
                     initial_outgoing_bitrate: config.initial_outgoing_bitrate,
                     ice_consent_timeout_s: config.ice_consent_timeout_s,
                     plain_listen,
-                    ..MediaSettings::default()
+                    pipe_address: pipe_address.unwrap_or(defaults.pipe_address),
+                    ..defaults
                 },
                 ended: Some(ended),
             },

@@ -29,6 +29,9 @@ impl Metrics {
         describe_gauge!("tureen_sessions", "Signaling sessions.");
         describe_gauge!("tureen_peers", "Peers that have joined a room.");
         describe_gauge!("tureen_routers", "Routers in media workers.");
+        describe_gauge!("tureen_room_further_routers", "Routers of rooms beyond each room's first.");
+        describe_gauge!("tureen_pipes", "Pairs of PipeTransports between routers of one room.");
+        describe_gauge!("tureen_piped_producers", "Producers and data producers piped, per router piped to.");
         describe_gauge!("tureen_transports", "Transports in media workers.");
         describe_gauge!("tureen_producers", "Producers in media workers.");
         describe_gauge!("tureen_consumers", "Consumers in media workers.");
@@ -82,6 +85,9 @@ impl Metrics {
             (gauge!("tureen_rooms"), totals.rooms),
             (gauge!("tureen_sessions"), totals.sessions),
             (gauge!("tureen_peers"), totals.held.joined),
+            (gauge!("tureen_room_further_routers"), totals.held.further_sites),
+            (gauge!("tureen_pipes"), totals.held.pipes),
+            (gauge!("tureen_piped_producers"), totals.held.piped),
             (gauge!("tureen_routers"), sum(|objects| objects.routers)),
             (gauge!("tureen_transports"), sum(|objects| objects.transports)),
             (gauge!("tureen_producers"), sum(|objects| objects.producers)),

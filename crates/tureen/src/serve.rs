@@ -42,6 +42,7 @@ pub(crate) async fn serve(checked: Checked) -> Result<()> {
         .first()
         .filter(|_| broadcasters > 0)
         .map(|address| PlainListen { ip: address.ip, announced: address.announced_address.clone() });
+    let pipe_address = checked.media_addresses.first().cloned();
     let Checked { config, tls, tokens, log, roles, cluster, .. } = checked;
     tracing_subscriber::fmt()
         .with_env_filter(log)
@@ -62,7 +63,7 @@ pub(crate) async fn serve(checked: Checked) -> Result<()> {
     pool_settings.worker.environment.push(metrics.worker_environment());
     let (media, rooms_ended) = match roles.media {
         true => {
-            let (media, ended) = MediaNode::start(pool_settings, &config, plain_listen).await?;
+            let (media, ended) = MediaNode::start(pool_settings, &config, plain_listen, pipe_address).await?;
             (Some(media), Some(ended))
         }
         false => (None, None),

@@ -16,3 +16,4 @@ mod serving;
 mod shared_address;
 mod stage;
 mod web_rtc;
+mod wide;

@@ -4,7 +4,7 @@ use cluster::keeper::Answer;
 use cluster::lease::Term;
 use cluster::node::Incarnation;
 use host::{FromClient, Loss, ToClient};
-use room::{AskId, Notification, PeerId, Reply, Request, RequestId, Role, close_code};
+use room::{AskId, Comer, Notification, PeerId, Reply, Request, RequestId, Role, close_code};
 use tokio::time::timeout;
 
 use super::fake::{Certificates, EPOCH, Listening, PATIENCE, id, links, me, patient, ping, room};
@@ -16,9 +16,7 @@ const LONG: Duration = Duration::from_millis(200);
 fn open(name: &str, peer: &str) -> OpenSession {
     OpenSession {
         room: room(name),
-        peer: PeerId::parse(peer).expect("id"),
-        role: Some(Role::new("judge")),
-        key: None,
+        comer: Comer { role: Some(Role::new("judge")), ..Comer::new(PeerId::parse(peer).expect("id")) },
         term: Term { epoch: EPOCH, node: id("m1") },
     }
 }

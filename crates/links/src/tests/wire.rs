@@ -10,7 +10,7 @@ use cluster::node::Incarnation;
 use host::{ConnectError, FromClient, Loss, ToClient};
 use ortc::{ConsumerType, MediaKind, ParameterValue, RtpParameters, SctpStreamParameters};
 use room::{
-    AskId, Consumed, ConsumerId, DataConsumerId, DataProducerId, Device, DownlinkBandwidth, Layers,
+    AskId, Comer, Consumed, ConsumerId, DataConsumerId, DataProducerId, Device, DownlinkBandwidth, Layers,
     Notification, PeerId, PeerInfo, PeerProducers, PlainTransportInfo, ProducerId, ProducerInfo, Receives,
     Reply, Request, RequestId, RoomError, ServerRequest, SessionId, TransportId, TransportInfo,
 };
@@ -212,7 +212,7 @@ fn every_request() {
     survives(Up::Say(FromClient::Answer { ask: AskId(1), accepted: false }));
     let term = Term { epoch: Epoch(u64::MAX), node: id("m1") };
     let peer = peer().id;
-    survives(Up::Open(OpenSession { room: room("R 7"), peer, role: None, key: None, term }));
+    survives(Up::Open(OpenSession { room: room("R 7"), comer: Comer::new(peer), term }));
 }
 
 #[test]

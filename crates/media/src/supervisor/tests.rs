@@ -57,3 +57,16 @@ fn hints_are_followed_while_they_make_sense() {
     assert_eq!(choose_index(&[(0, 600), (1, 2)], prefer, 0), Some(1));
     assert_eq!(choose_index(&[(2, 600)], prefer, 0), Some(2));
 }
+
+#[test]
+fn a_worker_that_is_seen_to_work_hard_counts_as_loaded() {
+    let two = ObjectCounts { consumers: 2, ..ObjectCounts::default() };
+    let many = ObjectCounts { consumers: 500, ..ObjectCounts::default() };
+    assert!(load(two, 900) > load(many, 100));
+    assert!(load(two, 0) < load(many, 0));
+    let cpu = watch::Sender::new(0);
+    for _ in 0..8 {
+        measure(&cpu, Duration::from_secs(1), Duration::from_millis(900));
+    }
+    assert!((890..=900).contains(&*cpu.borrow()));
+}

@@ -213,7 +213,13 @@ async fn piped(srtp: bool) {
 }
 
 async fn pipe_end(router: &Router, srtp: bool) -> PipeTransport {
-    let options = PipeTransportOptions { id: None, listen: listen(), enable_rtx: false, enable_srtp: srtp };
+    let options = PipeTransportOptions {
+        id: None,
+        listen: listen(),
+        enable_rtx: false,
+        enable_srtp: srtp,
+        enable_sctp: false,
+    };
     let transport = router.create_pipe_transport(options).await.unwrap();
     assert_eq!(transport.beginning().srtp_parameters.is_some(), srtp);
     transport

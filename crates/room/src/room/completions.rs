@@ -1,22 +1,26 @@
 //! What the media side answers. A completion may come after whoever wanted it has left: then what was created is
 //! closed again, so that nothing stays behind.
 
-use super::{Pending, Producer, Room, Router};
+use super::{Pending, Producer, Room};
 use crate::error::RoomError;
 use crate::event::{Counter, MediaDone, MediaFailure, MediaOp};
-use crate::id::{OpId, ProducerId, RequestId, SessionId, TransportId};
+use crate::id::{OpId, ProducerId, RequestId, SessionId, SiteId, TransportId};
 use crate::message::{Reply, TransportInfo};
 
 impl Room {
     pub(super) fn media_done(&mut self, op: OpId, result: Result<MediaDone, MediaFailure>) {
-        // Unknown: the router it ran on is lost, and what it made is lost with it.
-        let Some(pending) = self.pending.remove(&op) else { return };
+        // Unknown: the site it ran on is lost, and what it made is lost with it.
+        let Some((site, pending)) = self.pending.remove(&op) else { return };
+        if let Some(site) = self.sites.get_mut(&site) {
+            site.working = site.working.saturating_sub(1);
+        }
         if result.is_err() {
             self.count(Counter::MediaFailed);
         }
         match pending {
             Pending::Silent => {}
-            Pending::Router => self.router_done(op, result),
+            Pending::Router => self.router_done(site, result),
+            Pending::Pipe(step) => self.pipes.done(step, result),
             Pending::Transport { session, request, direction } => {
                 if let Some(peer) = self.peers.get_mut(&session)
                     && let Some(at) = peer.transports_coming.iter().position(|d| *d == direction)
@@ -25,10 +29,10 @@ impl Room {
                 }
                 match result {
                     Ok(MediaDone::Transport(info)) => {
-                        self.transport_created(session, request, direction, info);
+                        self.transport_created(site, session, request, direction, info);
                     }
                     Ok(MediaDone::PlainTransport(info)) => {
-                        self.plain_transport_created(session, request, info);
+                        self.plain_transport_created(site, session, request, info);
                     }
                     other => self.reply(session, request, unexpected(other)),
                 }
@@ -40,18 +44,18 @@ impl Room {
                 match result {
                     Ok(MediaDone::Producer(created)) => {
                         let coming = Producer { consumable: created.consumable, ..*coming };
-                        self.producer_created(session, request, &transport, created.id, coming);
+                        self.producer_created(site, session, request, &transport, created.id, coming);
                     }
                     other => self.reply(session, request, unexpected(other)),
                 }
             }
             Pending::Consume { receiver, producer, transport } => match result {
                 Ok(MediaDone::Consumer(created)) => {
-                    self.consumer_created(receiver, &producer, transport, *created);
+                    self.consumer_created(site, op, receiver, &producer, transport, *created);
                 }
                 other => {
                     let refused = matches!(other, Err(MediaFailure::Refused(_)));
-                    self.consume_failed(receiver, &producer, &transport, refused);
+                    self.consume_failed(op, receiver, &producer, &transport, refused);
                 }
             },
             Pending::ProduceData { session, request, coming } => {
@@ -60,7 +64,7 @@ impl Room {
                 }
                 match result {
                     Ok(MediaDone::DataProducer(id)) => {
-                        self.data_producer_created(session, request, id, *coming);
+                        self.data_producer_created(site, session, request, id, *coming);
                     }
                     other => self.reply(session, request, unexpected(other)),
                 }
@@ -71,15 +75,17 @@ impl Room {
                 }
                 match result {
                     Ok(MediaDone::DataConsumer(created)) => {
-                        self.data_consumer_created(receiver, &producer, transport, created);
+                        self.data_consumer_created(site, op, receiver, &producer, transport, created);
                     }
-                    _ => self.data_consume_failed(receiver, &producer, &transport),
+                    _ => self.data_consume_failed(op, receiver, &producer, &transport),
                 }
             }
             Pending::ConsumeOnRequest(asking) => match result {
-                Ok(MediaDone::Consumer(created)) => self.consumer_created_on_request(asking, *created),
+                Ok(MediaDone::Consumer(created)) => {
+                    self.consumer_created_on_request(site, op, asking, *created);
+                }
                 other => {
-                    self.consume_on_request_failed(&asking);
+                    self.consume_on_request_failed(op, &asking);
                     self.reply(asking.session, asking.request, unexpected(other));
                 }
             },
@@ -89,10 +95,12 @@ impl Room {
                 }
                 match result {
                     Ok(MediaDone::DataConsumer(created)) => {
-                        self.data_consumer_created_on_request(asking, created);
+                        self.data_consumer_created_on_request(site, op, asking, created);
                     }
                     other => {
-                        self.unlink_data(&asking.of, asking.session);
+                        if self.is_creating_data(&asking.of, asking.session, op) {
+                            self.unlink_data(&asking.of, asking.session);
+                        }
                         self.reply(asking.session, asking.request, unexpected(other));
                     }
                 }
@@ -109,31 +117,16 @@ impl Room {
         }
     }
 
-    fn router_done(&mut self, op: OpId, result: Result<MediaDone, MediaFailure>) {
-        if !matches!(self.router, Router::Creating(current) if current == op) {
-            return;
-        }
-        match result {
-            Ok(MediaDone::Router { rtp_capabilities }) => {
-                self.router = Router::Ready(rtp_capabilities);
-                for (session, request, message) in std::mem::take(&mut self.deferred) {
-                    self.request(session, request, message);
-                }
-            }
-            Ok(_) => self.router_failed(&MediaFailure::Internal("unexpected completion".to_owned())),
-            Err(failure) => self.router_failed(&failure),
-        }
-    }
-
     fn transport_created(
         &mut self,
+        site: SiteId,
         session: SessionId,
         request: RequestId,
         direction: super::Direction,
         info: Box<TransportInfo>,
     ) {
         let Some(peer) = self.peers.get_mut(&session) else {
-            self.media(Pending::Silent, MediaOp::CloseTransport(info.id));
+            self.media(site, Pending::Silent, MediaOp::CloseTransport(info.id));
             return;
         };
         peer.transports.insert(info.id.clone(), direction);
@@ -148,6 +141,7 @@ impl Room {
 
     fn producer_created(
         &mut self,
+        site: SiteId,
         session: SessionId,
         request: RequestId,
         transport: &TransportId,
@@ -156,14 +150,14 @@ impl Room {
     ) {
         let peer = self.peers.get_mut(&session).filter(|peer| peer.transports.contains_key(transport));
         let Some(peer) = peer else {
-            self.media(Pending::Silent, MediaOp::CloseProducer(id));
+            self.media(site, Pending::Silent, MediaOp::CloseProducer(id));
             let gone = "the transport closed meanwhile".to_owned();
             self.reply(session, request, Err(RoomError::Unavailable(gone)));
             return;
         };
         peer.producers.insert(id.clone());
         if coming.kind == ortc::MediaKind::Audio {
-            self.media(Pending::Silent, MediaOp::ObserveVolume(id.clone()));
+            self.media(site, Pending::Silent, MediaOp::ObserveVolume(id.clone()));
         }
         self.producers.insert(id.clone(), coming);
         self.reply(session, request, Ok(Reply::Produced(id.clone())));

@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use ortc::SctpStreamParameters;
 
+use super::on_request::Asking;
+use super::pipe::Flow;
 use super::{Asked, Peer, Pending, Room};
 use crate::error::RoomError;
 use crate::event::{Action, Counter, DataConsumerCreated, MediaOp};
-use crate::id::{AskId, DataConsumerId, DataProducerId, RequestId, SessionId, TransportId};
+use crate::id::{AskId, DataConsumerId, DataProducerId, OpId, RequestId, SessionId, SiteId, TransportId};
 use crate::message::{Notification, Reply, ServerRequest};
 
 /// Bytes of a label or subprotocol: what the open message of a data channel can hold (RFC 8832 section 5.1).
@@ -32,7 +34,11 @@ pub(super) struct DataProducer {
 /// What became of one data producer for one receiver.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum DataLink {
-    Creating,
+    /// Until the data producer is piped to the receiver's site.
+    Waiting,
+    /// As `Waiting`, for one who asked.
+    Asked(Box<Asking<DataProducerId>>),
+    Creating(OpId),
     Consumer(DataConsumerId),
     /// The client said no, or it could not be. Not tried again on this transport.
     Refused,
@@ -100,12 +106,13 @@ impl Room {
             label: coming.label.clone(),
             protocol: coming.protocol.clone(),
         };
-        self.media(Pending::ProduceData { session, request, coming: Box::new(coming) }, op);
+        self.media_of(session, Pending::ProduceData { session, request, coming: Box::new(coming) }, op);
         Ok(None)
     }
 
     pub(super) fn data_producer_created(
         &mut self,
+        site: SiteId,
         session: SessionId,
         request: RequestId,
         id: DataProducerId,
@@ -113,7 +120,7 @@ impl Room {
     ) {
         let peer = self.peers.get_mut(&session);
         let Some(peer) = peer.filter(|peer| peer.transports.contains_key(&coming.transport)) else {
-            self.media(Pending::Silent, MediaOp::CloseDataProducer(id));
+            self.media(site, Pending::Silent, MediaOp::CloseDataProducer(id));
             let gone = "the transport closed meanwhile".to_owned();
             self.reply(session, request, Err(RoomError::Unavailable(gone)));
             return;
@@ -141,14 +148,13 @@ impl Room {
         if producer.for_bot || producer.owner == receiver || producer.receivers.contains_key(&receiver) {
             return;
         }
-        let Some(from) = self.peers.get(&producer.owner).map(|owner| owner.role.clone()) else { return };
+        let Some(owner) = self.peers.get(&producer.owner) else { return };
+        let (from, home) = (owner.role.clone(), owner.site);
         let Some(peer) = self.peers.get_mut(&receiver).filter(|peer| peer.joined.is_some()) else { return };
         if peer.asks_for_what_it_receives() {
             return;
         }
-        let transport = peer.receive_transport().filter(|id| peer.data_transports.contains(*id)).cloned();
-        let Some(transport) = transport else { return };
-        if !self.room_type.may_receive_data(&from, &peer.role) {
+        if peer.data_receive_transport().is_none() || !self.room_type.may_receive_data(&from, &peer.role) {
             return;
         }
         if peer.data_consumers.len() + peer.data_consumers_coming >= self.limits.data_consumers_per_peer {
@@ -156,26 +162,93 @@ impl Room {
             return;
         }
         peer.data_consumers_coming += 1;
-        producer.receivers.insert(receiver, DataLink::Creating);
-        self.media(
-            Pending::ConsumeData { receiver, producer: id.clone(), transport: transport.clone() },
-            MediaOp::ConsumeData { transport, data_producer: id.clone() },
-        );
+        let site = peer.site;
+        producer.receivers.insert(receiver, DataLink::Waiting);
+        if home == site || self.pipes.want(&Flow::Data(id.clone()), home, site, receiver) {
+            self.consume_data(id, receiver);
+        }
+    }
+
+    /// Makes the data consumer of one who waited for it: the data producer is at its site.
+    pub(super) fn consume_data(&mut self, id: &DataProducerId, receiver: SessionId) {
+        let Some(peer) = self.peers.get(&receiver) else { return };
+        let site = peer.site;
+        let own = peer.data_receive_transport().cloned();
+        let Some(producer) = self.data_producers.get_mut(id) else { return };
+        let (pending, transport) = match (producer.receivers.remove(&receiver), own) {
+            (Some(DataLink::Asked(asking)), _) => {
+                let transport = asking.transport.clone();
+                (Pending::ConsumeDataOnRequest(*asking), transport)
+            }
+            (Some(_), Some(transport)) => (
+                Pending::ConsumeData { receiver, producer: id.clone(), transport: transport.clone() },
+                transport,
+            ),
+            (Some(link), None) => {
+                producer.receivers.insert(receiver, link);
+                self.unlink_data(id, receiver);
+                return;
+            }
+            (None, _) => return,
+        };
+        let what = MediaOp::ConsumeData { transport, data_producer: id.clone() };
+        let op = self.media(site, pending, what);
+        if let (Some(op), Some(producer)) = (op, self.data_producers.get_mut(id)) {
+            producer.receivers.insert(receiver, DataLink::Creating(op));
+        }
+    }
+
+    /// A data producer was piped to a site: those who waited for it there receive it.
+    pub(super) fn data_producer_arrived(&mut self, id: &DataProducerId, site: SiteId) {
+        let Some(producer) = self.data_producers.get(id) else { return };
+        let here = |session: &SessionId| self.peers.get(session).is_some_and(|peer| peer.site == site);
+        let waits = |link: &DataLink| matches!(link, DataLink::Waiting | DataLink::Asked(_));
+        let waiting = producer.receivers.iter().filter(|(session, link)| waits(link) && here(session));
+        for receiver in waiting.map(|(session, _)| *session).collect::<Vec<_>>() {
+            self.consume_data(id, receiver);
+        }
+    }
+
+    /// As [`Room::producer_lost`].
+    pub(super) fn data_producer_lost(&mut self, id: &DataProducerId, receiver: SessionId) {
+        let link = self.data_producers.get(id).and_then(|producer| producer.receivers.get(&receiver));
+        if let Some(DataLink::Consumer(consumer)) = link {
+            let consumer = consumer.clone();
+            self.forget_data_consumer(&consumer, receiver);
+        }
+        self.unlink_data(id, receiver);
+        self.forward_data(id, receiver);
+    }
+
+    fn forget_data_consumer(&mut self, id: &DataConsumerId, receiver: SessionId) {
+        let Some(consumer) = self.data_consumers.remove(id) else { return };
+        if let Some(peer) = self.peers.get_mut(&receiver) {
+            peer.data_consumers.remove(id);
+            if consumer.accepted {
+                self.notify(receiver, Notification::DataConsumerClosed(id.clone()));
+            }
+        }
     }
 
     /// A data consumer exists: offer it, unless one of its ends left meanwhile.
     pub(super) fn data_consumer_created(
         &mut self,
+        site: SiteId,
+        op: OpId,
         receiver: SessionId,
         producer_id: &DataProducerId,
         transport: TransportId,
         created: DataConsumerCreated,
     ) {
+        let current = self.is_creating_data(producer_id, receiver, op);
         let peer = self.peers.get_mut(&receiver).filter(|peer| peer.transports.contains_key(&transport));
-        let (Some(peer), Some(producer)) = (peer, self.data_producers.get_mut(producer_id)) else {
-            self.media(Pending::Silent, MediaOp::CloseDataConsumer(created.id));
-            self.unlink_data(producer_id, receiver);
-            self.forward_data(producer_id, receiver);
+        let (true, Some(peer), Some(producer)) = (current, peer, self.data_producers.get_mut(producer_id))
+        else {
+            self.media(site, Pending::Silent, MediaOp::CloseDataConsumer(created.id));
+            if current {
+                self.unlink_data(producer_id, receiver);
+                self.forward_data(producer_id, receiver);
+            }
             return;
         };
         producer.receivers.insert(receiver, DataLink::Consumer(created.id.clone()));
@@ -206,16 +279,18 @@ impl Room {
 
     pub(super) fn data_consume_failed(
         &mut self,
+        op: OpId,
         receiver: SessionId,
         producer: &DataProducerId,
         transport: &TransportId,
     ) {
         self.count(Counter::ConsumeFailed);
+        if !self.is_creating_data(producer, receiver, op) {
+            return;
+        }
         let same = self.peers.get(&receiver).is_some_and(|peer| peer.transports.contains_key(transport));
         if same {
-            if let Some(producer) = self.data_producers.get_mut(producer) {
-                producer.receivers.insert(receiver, DataLink::Refused);
-            }
+            self.refuse_data(producer, receiver);
         } else {
             // It failed with its transport; there may be another by now.
             self.unlink_data(producer, receiver);
@@ -233,7 +308,7 @@ impl Room {
         };
         if accepted {
             consumer.accepted = true;
-            self.media(Pending::Silent, MediaOp::ResumeDataConsumer(id));
+            self.media_of(session, Pending::Silent, MediaOp::ResumeDataConsumer(id));
             return;
         }
         self.count(Counter::ConsumerRefused);
@@ -241,23 +316,30 @@ impl Room {
         if let Some(peer) = self.peers.get_mut(&session) {
             peer.data_consumers.remove(&id);
         }
-        if let Some(producer) = self.data_producers.get_mut(&consumer.producer) {
-            producer.receivers.insert(session, DataLink::Refused);
+        self.media_of(session, Pending::Silent, MediaOp::CloseDataConsumer(id));
+        self.refuse_data(&consumer.producer, session);
+    }
+
+    fn refuse_data(&mut self, id: &DataProducerId, receiver: SessionId) {
+        if let Some(producer) = self.data_producers.get_mut(id) {
+            producer.receivers.insert(receiver, DataLink::Refused);
         }
-        self.media(Pending::Silent, MediaOp::CloseDataConsumer(id));
+        self.pipes.release(&Flow::Data(id.clone()), receiver);
+    }
+
+    pub(super) fn is_creating_data(&self, producer: &DataProducerId, receiver: SessionId, op: OpId) -> bool {
+        let link = self.data_producers.get(producer).and_then(|producer| producer.receivers.get(&receiver));
+        link == Some(&DataLink::Creating(op))
     }
 
     /// Forgets a data producer and its data consumers, and tells their clients. The worker closes them with its transport.
     fn drop_data_producer(&mut self, id: &DataProducerId) {
         let Some(producer) = self.data_producers.shift_remove(id) else { return };
+        self.pipes.close(&Flow::Data(id.clone()));
         for (receiver, link) in producer.receivers {
-            let DataLink::Consumer(id) = link else { continue };
-            let Some(consumer) = self.data_consumers.remove(&id) else { continue };
-            if let Some(peer) = self.peers.get_mut(&receiver) {
-                peer.data_consumers.remove(&id);
-                if consumer.accepted {
-                    self.notify(receiver, Notification::DataConsumerClosed(id));
-                }
+            match link {
+                DataLink::Consumer(id) => self.forget_data_consumer(&id, receiver),
+                link => self.stop_waiting_for_data(receiver, link),
             }
         }
     }
@@ -312,9 +394,23 @@ impl Room {
         }
     }
 
-    pub(super) fn unlink_data(&mut self, producer: &DataProducerId, receiver: SessionId) {
-        if let Some(producer) = self.data_producers.get_mut(producer) {
-            producer.receivers.remove(&receiver);
+    pub(super) fn unlink_data(&mut self, id: &DataProducerId, receiver: SessionId) {
+        let Some(producer) = self.data_producers.get_mut(id) else { return };
+        if let Some(link) = producer.receivers.remove(&receiver) {
+            self.stop_waiting_for_data(receiver, link);
+        }
+        self.pipes.release(&Flow::Data(id.clone()), receiver);
+    }
+
+    fn stop_waiting_for_data(&mut self, receiver: SessionId, link: DataLink) {
+        if !matches!(link, DataLink::Waiting | DataLink::Asked(_)) {
+            return;
+        }
+        if let Some(peer) = self.peers.get_mut(&receiver) {
+            peer.data_consumers_coming = peer.data_consumers_coming.saturating_sub(1);
+        }
+        if let DataLink::Asked(asking) = link {
+            self.cannot_be_brought(receiver, asking.request);
         }
     }
 

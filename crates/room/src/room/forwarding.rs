@@ -1,9 +1,10 @@
 //! Who receives whom: one consumer per producer and allowed receiver, from the moment both are there until
 //! either is gone. Each is created paused, offered to the client, and resumed when the client accepts.
 
+use super::pipe::Flow;
 use super::{Asked, Consumer, Link, Pending, Room};
 use crate::event::{ConsumerCreated, Counter, MediaOp};
-use crate::id::{AskId, ConsumerId, ProducerId, SessionId, TransportId};
+use crate::id::{AskId, ConsumerId, OpId, ProducerId, SessionId, SiteId, TransportId};
 use crate::message::{Layers, Notification, ServerRequest};
 
 impl Room {
@@ -36,33 +37,103 @@ impl Room {
         if peer.asks_for_what_it_receives() {
             return;
         }
-        let Some(capabilities) = peer.joined.as_ref().and_then(|joined| joined.rtp_capabilities.clone())
-        else {
-            return;
-        };
-        let Some(transport) = peer.receive_transport().cloned() else { return };
-        if !self.room_type.may_receive(&owner.role, &peer.role, producer.kind, &producer.source) {
+        let able = peer.joined.as_ref().is_some_and(|joined| joined.rtp_capabilities.is_some())
+            && peer.receive_transport().is_some();
+        if !able || !self.room_type.may_receive(&owner.role, &peer.role, producer.kind, &producer.source) {
             return;
         }
         if peer.consumers.len() + peer.consumers_coming >= self.limits.consumers_per_peer {
             self.count(Counter::ConsumerOverLimit);
             return;
         }
+        let (home, site) = (producer.site, peer.site);
         if let Some(peer) = self.peers.get_mut(&receiver) {
             peer.consumers_coming += 1;
         }
         if let Some(producer) = self.producers.get_mut(producer_id) {
-            producer.receivers.insert(receiver, Link::Creating);
+            producer.receivers.insert(receiver, Link::Waiting);
         }
-        self.media(
-            Pending::Consume { receiver, producer: producer_id.clone(), transport: transport.clone() },
-            MediaOp::Consume { transport, producer: producer_id.clone(), rtp_capabilities: capabilities },
-        );
+        if home == site || self.pipes.want(&Flow::Media(producer_id.clone()), home, site, receiver) {
+            self.consume(producer_id, receiver);
+        }
+    }
+
+    /// Makes the consumer of one who waited for it: the producer is at its site.
+    pub(super) fn consume(&mut self, producer_id: &ProducerId, receiver: SessionId) {
+        let Some(peer) = self.peers.get(&receiver) else { return };
+        let site = peer.site;
+        let capabilities = peer.joined.as_ref().and_then(|joined| joined.rtp_capabilities.clone());
+        let offered = capabilities.zip(peer.receive_transport().cloned());
+        let Some(producer) = self.producers.get_mut(producer_id) else { return };
+        let (pending, transport, rtp_capabilities) = match (producer.receivers.remove(&receiver), offered) {
+            (Some(Link::Asked(asked)), _) => {
+                let transport = asked.asking.transport.clone();
+                (Pending::ConsumeOnRequest(asked.asking), transport, asked.rtp_capabilities)
+            }
+            (Some(_), Some((capabilities, transport))) => {
+                let producer = producer_id.clone();
+                let pending = Pending::Consume { receiver, producer, transport: transport.clone() };
+                (pending, transport, capabilities)
+            }
+            (Some(link), None) => {
+                // Its transport closed meanwhile. The next one brings the two together.
+                producer.receivers.insert(receiver, link);
+                self.unlink(producer_id, receiver);
+                return;
+            }
+            (None, _) => return,
+        };
+        let what = MediaOp::Consume { transport, producer: producer_id.clone(), rtp_capabilities };
+        let op = self.media(site, pending, what);
+        if let (Some(op), Some(producer)) = (op, self.producers.get_mut(producer_id)) {
+            producer.receivers.insert(receiver, Link::Creating(op));
+        }
+    }
+
+    /// A producer was piped to a site: those who waited for it there receive it.
+    pub(super) fn producer_arrived(&mut self, id: &ProducerId, site: SiteId) {
+        let Some(producer) = self.producers.get(id) else { return };
+        let here = |session: &SessionId| self.peers.get(session).is_some_and(|peer| peer.site == site);
+        let waiting = producer
+            .receivers
+            .iter()
+            .filter(|(session, link)| matches!(link, Link::Waiting | Link::Asked(_)) && here(session));
+        let waiting: Vec<_> = waiting.map(|(session, _)| *session).collect();
+        if producer.paused {
+            self.media(site, Pending::Silent, MediaOp::PauseProducer(id.clone()));
+        }
+        for receiver in waiting {
+            self.consume(id, receiver);
+        }
+    }
+
+    /// What a receiver got, or was to get, by way of a site that is gone, is brought to it another way.
+    pub(super) fn producer_lost(&mut self, id: &ProducerId, receiver: SessionId) {
+        let link = self.producers.get(id).and_then(|producer| producer.receivers.get(&receiver));
+        if let Some(Link::Consumer(consumer)) = link {
+            let consumer = consumer.clone();
+            self.forget_consumer(&consumer, receiver);
+        }
+        self.unlink(id, receiver);
+        self.forward(id, receiver);
+    }
+
+    /// A consumer is gone in the worker already: its client is told, if it knows it.
+    fn forget_consumer(&mut self, id: &ConsumerId, receiver: SessionId) {
+        let Some(consumer) = self.consumers.remove(id) else { return };
+        if let Some(peer) = self.peers.get_mut(&receiver) {
+            peer.consumers.remove(id);
+            if consumer.accepted {
+                self.notify(receiver, Notification::ConsumerClosed(id.clone()));
+            }
+        }
     }
 
     /// A consumer exists: offer it, unless one of its ends left meanwhile.
     pub(super) fn consumer_created(
         &mut self,
+        site: SiteId,
+        op: OpId,
         receiver: SessionId,
         producer_id: &ProducerId,
         transport: TransportId,
@@ -73,12 +144,15 @@ impl Room {
             peer.consumers_coming = peer.consumers_coming.saturating_sub(1);
             wanted = peer.transports.contains_key(&transport);
         }
+        let current = self.is_creating(producer_id, receiver, op);
         let producer = self.producers.get_mut(producer_id);
-        let (true, Some(producer)) = (wanted, producer) else {
-            self.unlink(producer_id, receiver);
-            self.media(Pending::Silent, MediaOp::CloseConsumer(created.id));
-            // The receiver may have another transport by now, which passed over this producer.
-            self.forward(producer_id, receiver);
+        let (true, true, Some(producer)) = (current, wanted, producer) else {
+            self.media(site, Pending::Silent, MediaOp::CloseConsumer(created.id));
+            if current {
+                self.unlink(producer_id, receiver);
+                // The receiver may have another transport by now, which passed over this producer.
+                self.forward(producer_id, receiver);
+            }
             return;
         };
         producer.receivers.insert(receiver, Link::Consumer(created.id.clone()));
@@ -124,6 +198,7 @@ impl Room {
     /// There is no consumer. Where the two do not fit, that is final for this transport.
     pub(super) fn consume_failed(
         &mut self,
+        op: OpId,
         receiver: SessionId,
         producer: &ProducerId,
         transport: &TransportId,
@@ -132,15 +207,16 @@ impl Room {
         self.count(Counter::ConsumeFailed);
         let Some(peer) = self.peers.get_mut(&receiver) else { return };
         peer.consumers_coming = peer.consumers_coming.saturating_sub(1);
-        if !peer.transports.contains_key(transport) {
+        let same_transport = peer.transports.contains_key(transport);
+        if !self.is_creating(producer, receiver, op) {
+            return;
+        }
+        if !same_transport {
             // It failed with its transport; there may be another by now.
             self.unlink(producer, receiver);
             self.forward(producer, receiver);
         } else if refused {
-            let producer = self.producers.get_mut(producer);
-            if let Some(link) = producer.and_then(|producer| producer.receivers.get_mut(&receiver)) {
-                *link = Link::Refused;
-            }
+            self.refuse(producer, receiver);
         } else {
             self.unlink(producer, receiver);
         }
@@ -168,7 +244,7 @@ impl Room {
         let (score, layers) = (consumer.score.clone(), consumer.layers);
         let (resume, producer) = (!consumer.paused_by_client, consumer.producer.clone());
         if resume {
-            self.media(Pending::Silent, MediaOp::ResumeConsumer(id.clone()));
+            self.media_of(session, Pending::Silent, MediaOp::ResumeConsumer(id.clone()));
         }
         if let Some(paused) = self.producers.get(&producer).map(|producer| producer.paused) {
             self.tell_producer_pause(&id, paused);
@@ -186,24 +262,32 @@ impl Room {
         if let Some(peer) = self.peers.get_mut(&consumer.receiver) {
             peer.consumers.remove(id);
         }
-        if let Some(producer) = self.producers.get_mut(&consumer.producer) {
-            producer.receivers.insert(consumer.receiver, Link::Refused);
+        self.media_of(consumer.receiver, Pending::Silent, MediaOp::CloseConsumer(id.clone()));
+        self.refuse(&consumer.producer, consumer.receiver);
+    }
+
+    fn refuse(&mut self, producer_id: &ProducerId, receiver: SessionId) {
+        if let Some(producer) = self.producers.get_mut(producer_id) {
+            producer.receivers.insert(receiver, Link::Refused);
         }
-        self.media(Pending::Silent, MediaOp::CloseConsumer(id.clone()));
+        self.pipes.release(&Flow::Media(producer_id.clone()), receiver);
+    }
+
+    /// Whether this is the work that the receiver's consumer is to come of.
+    pub(super) fn is_creating(&self, producer: &ProducerId, receiver: SessionId, op: OpId) -> bool {
+        let link = self.producers.get(producer).and_then(|producer| producer.receivers.get(&receiver));
+        matches!(link, Some(Link::Creating(current)) if *current == op)
     }
 
     /// Forgets a producer and its consumers, and tells their clients. Its media object goes with its transport or
     /// by the caller's hand; the worker closes the consumers with it.
     pub(super) fn drop_producer(&mut self, id: &ProducerId) {
         let Some(producer) = self.producers.shift_remove(id) else { return };
+        self.pipes.close(&Flow::Media(id.clone()));
         for (receiver, link) in producer.receivers {
-            let Link::Consumer(id) = link else { continue };
-            let Some(consumer) = self.consumers.remove(&id) else { continue };
-            if let Some(peer) = self.peers.get_mut(&receiver) {
-                peer.consumers.remove(&id);
-                if consumer.accepted {
-                    self.notify(receiver, Notification::ConsumerClosed(id));
-                }
+            match link {
+                Link::Consumer(id) => self.forget_consumer(&id, receiver),
+                link => self.stop_waiting(receiver, link),
             }
         }
     }
@@ -244,13 +328,27 @@ impl Room {
                 producer.receivers.remove(&session);
             }
         }
-        self.media(Pending::Silent, MediaOp::CloseTransport(id.clone()));
+        self.media_of(session, Pending::Silent, MediaOp::CloseTransport(id.clone()));
         self.forward_all_to(session);
     }
 
-    pub(super) fn unlink(&mut self, producer: &ProducerId, receiver: SessionId) {
-        if let Some(producer) = self.producers.get_mut(producer) {
-            producer.receivers.remove(&receiver);
+    pub(super) fn unlink(&mut self, producer_id: &ProducerId, receiver: SessionId) {
+        let Some(producer) = self.producers.get_mut(producer_id) else { return };
+        if let Some(link) = producer.receivers.remove(&receiver) {
+            self.stop_waiting(receiver, link);
+        }
+        self.pipes.release(&Flow::Media(producer_id.clone()), receiver);
+    }
+
+    fn stop_waiting(&mut self, receiver: SessionId, link: Link) {
+        if !matches!(link, Link::Waiting | Link::Asked(_)) {
+            return;
+        }
+        if let Some(peer) = self.peers.get_mut(&receiver) {
+            peer.consumers_coming = peer.consumers_coming.saturating_sub(1);
+        }
+        if let Link::Asked(asked) = link {
+            self.cannot_be_brought(receiver, asked.asking.request);
         }
     }
 
@@ -270,8 +368,10 @@ impl Room {
         self.notify(session, notification);
     }
 
-    pub(super) fn producer_score(&mut self, producer: ProducerId, score: serde_json::Value) {
-        if let Some(owner) = self.producers.get(&producer).map(|producer| producer.owner) {
+    /// Its sender is told what its own site says. What another says of the same producer is about the pipe.
+    pub(super) fn producer_score(&mut self, site: SiteId, producer: ProducerId, score: serde_json::Value) {
+        let here = self.producers.get(&producer).filter(|producer| producer.site == site);
+        if let Some(owner) = here.map(|producer| producer.owner) {
             self.notify(owner, Notification::ProducerScore { producer, score });
         }
     }

@@ -6,20 +6,28 @@ use std::sync::Arc;
 use ortc::RtpCapabilities;
 
 use super::data::{DataConsumer, DataLink};
+use super::pipe::Flow;
 use super::{Consumer, Direction, Link, Pending, Room};
 use crate::error::RoomError;
 use crate::event::{ConsumerCreated, DataConsumerCreated, MediaOp};
-use crate::id::{DataProducerId, ProducerId, RequestId, SessionId, TransportId};
+use crate::id::{DataProducerId, OpId, ProducerId, RequestId, SessionId, SiteId, TransportId};
 use crate::message::{Consumed, PeerProducers, PlainTransportInfo, ProducerInfo, Reply};
 
 /// Who asks to receive what, on which transport.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Asking<Of> {
     pub(super) session: SessionId,
     pub(super) request: RequestId,
     pub(super) transport: TransportId,
     pub(super) of: Of,
     pub(super) paused: bool,
+}
+
+/// With what it can receive.
+#[derive(Debug)]
+pub(super) struct Asked<Of> {
+    pub(super) asking: Asking<Of>,
+    pub(super) rtp_capabilities: Arc<RtpCapabilities>,
 }
 
 impl Room {
@@ -43,18 +51,19 @@ impl Room {
     ) -> Result<Option<Reply>, RoomError> {
         self.one_more_transport(session)?;
         let pending = Pending::Transport { session, request, direction: Direction::Both };
-        self.media(pending, MediaOp::CreatePlainTransport { rtcp_mux, comedia });
+        self.media_of(session, pending, MediaOp::CreatePlainTransport { rtcp_mux, comedia });
         Ok(None)
     }
 
     pub(super) fn plain_transport_created(
         &mut self,
+        site: SiteId,
         session: SessionId,
         request: RequestId,
         info: PlainTransportInfo,
     ) {
         let Some(peer) = self.peers.get_mut(&session) else {
-            self.media(Pending::Silent, MediaOp::CloseTransport(info.id));
+            self.media(site, Pending::Silent, MediaOp::CloseTransport(info.id));
             return;
         };
         peer.transports.insert(info.id.clone(), Direction::Both);
@@ -98,10 +107,10 @@ impl Room {
             capabilities
         });
         let joined = peer.joined.as_ref().and_then(|joined| joined.rtp_capabilities.clone());
-        let Some(capabilities) = given.or(joined) else {
+        let Some(rtp_capabilities) = given.or(joined) else {
             return Err(RoomError::Invalid("whoever consumes has to give rtpCapabilities".to_owned()));
         };
-        let role = peer.role.clone();
+        let (role, site) = (peer.role.clone(), peer.site);
         let Some(producer) = self.producers.get_mut(&asking.of) else {
             return Err(RoomError::not_here("producer", asking.of.as_str()));
         };
@@ -114,30 +123,37 @@ impl Room {
             let text = format!("producer {} is being consumed already", asking.of);
             return Err(RoomError::Invalid(text));
         }
-        producer.receivers.insert(session, Link::Creating);
+        let (id, home) = (asking.of.clone(), producer.site);
+        let asked = Asked { asking, rtp_capabilities };
+        producer.receivers.insert(session, Link::Asked(Box::new(asked)));
         if let Some(peer) = self.peers.get_mut(&session) {
             peer.consumers_coming += 1;
         }
-        let (transport, producer) = (asking.transport.clone(), asking.of.clone());
-        let op = MediaOp::Consume { transport, producer, rtp_capabilities: capabilities };
-        self.media(Pending::ConsumeOnRequest(asking), op);
+        if home == site || self.pipes.want(&Flow::Media(id.clone()), home, site, session) {
+            self.consume(&id, session);
+        }
         Ok(None)
     }
 
     pub(super) fn consumer_created_on_request(
         &mut self,
+        site: SiteId,
+        op: OpId,
         asking: Asking<ProducerId>,
         created: ConsumerCreated,
     ) {
         let Asking { session, request, transport, of, paused } = asking;
+        let current = self.is_creating(&of, session, op);
         let mut peer = self.peers.get_mut(&session);
         if let Some(peer) = &mut peer {
             peer.consumers_coming = peer.consumers_coming.saturating_sub(1);
         }
         let peer = peer.filter(|peer| peer.transports.contains_key(&transport));
-        let (Some(peer), Some(producer)) = (peer, self.producers.get_mut(&of)) else {
-            self.unlink(&of, session);
-            self.media(Pending::Silent, MediaOp::CloseConsumer(created.id));
+        let (true, Some(peer), Some(producer)) = (current, peer, self.producers.get_mut(&of)) else {
+            if current {
+                self.unlink(&of, session);
+            }
+            self.media(site, Pending::Silent, MediaOp::CloseConsumer(created.id));
             let gone = "the transport or the producer closed meanwhile".to_owned();
             self.reply(session, request, Err(RoomError::Unavailable(gone)));
             return;
@@ -163,16 +179,24 @@ impl Room {
         };
         self.consumers.insert(created.id.clone(), consumer);
         if !paused {
-            self.media(Pending::Silent, MediaOp::ResumeConsumer(created.id));
+            self.media(site, Pending::Silent, MediaOp::ResumeConsumer(created.id));
         }
         self.reply(session, request, Ok(Reply::Consumed(Box::new(consumed))));
     }
 
-    pub(super) fn consume_on_request_failed(&mut self, asking: &Asking<ProducerId>) {
+    pub(super) fn consume_on_request_failed(&mut self, op: OpId, asking: &Asking<ProducerId>) {
         if let Some(peer) = self.peers.get_mut(&asking.session) {
             peer.consumers_coming = peer.consumers_coming.saturating_sub(1);
         }
-        self.unlink(&asking.of, asking.session);
+        if self.is_creating(&asking.of, asking.session, op) {
+            self.unlink(&asking.of, asking.session);
+        }
+    }
+
+    /// What was asked for is at another site, and stays there.
+    pub(super) fn cannot_be_brought(&mut self, session: SessionId, request: RequestId) {
+        let reason = "it ended, or could not be brought to this peer's worker: ask again";
+        self.reply(session, request, Err(RoomError::Unavailable(reason.to_owned())));
     }
 
     pub(super) fn consume_data_on_request(
@@ -189,39 +213,47 @@ impl Room {
         if peer.data_consumers.len() + peer.data_consumers_coming >= limit {
             return Err(RoomError::Limit { what: "data consumers of one peer".into(), limit });
         }
-        let role = peer.role.clone();
+        let (role, site) = (peer.role.clone(), peer.site);
         let Some(producer) = self.data_producers.get_mut(&asking.of) else {
             return Err(RoomError::not_here("data producer", asking.of.as_str()));
         };
-        let from = self.peers.get(&producer.owner).map(|owner| &owner.role);
-        if producer.owner == session || !from.is_some_and(|from| self.room_type.may_receive_data(from, &role))
-        {
+        let owner = self.peers.get(&producer.owner);
+        let may = owner.is_some_and(|owner| self.room_type.may_receive_data(&owner.role, &role));
+        let (true, false, Some(home)) = (may, producer.owner == session, owner.map(|owner| owner.site))
+        else {
             return Err(RoomError::not_here("data producer", asking.of.as_str()));
-        }
+        };
         if producer.receivers.contains_key(&session) {
             let text = format!("data producer {} is being consumed already", asking.of);
             return Err(RoomError::Invalid(text));
         }
-        producer.receivers.insert(session, DataLink::Creating);
+        let id = asking.of.clone();
+        producer.receivers.insert(session, DataLink::Asked(Box::new(asking)));
         if let Some(peer) = self.peers.get_mut(&session) {
             peer.data_consumers_coming += 1;
         }
-        let (transport, data_producer) = (asking.transport.clone(), asking.of.clone());
-        self.media(Pending::ConsumeDataOnRequest(asking), MediaOp::ConsumeData { transport, data_producer });
+        if home == site || self.pipes.want(&Flow::Data(id.clone()), home, site, session) {
+            self.consume_data(&id, session);
+        }
         Ok(None)
     }
 
     pub(super) fn data_consumer_created_on_request(
         &mut self,
+        site: SiteId,
+        op: OpId,
         asking: Asking<DataProducerId>,
         created: DataConsumerCreated,
     ) {
         let Asking { session, request, transport, of, .. } = asking;
         let DataConsumerCreated { id, stream } = created;
+        let current = self.is_creating_data(&of, session, op);
         let peer = self.peers.get_mut(&session).filter(|peer| peer.transports.contains_key(&transport));
-        let (Some(peer), Some(producer)) = (peer, self.data_producers.get_mut(&of)) else {
-            self.unlink_data(&of, session);
-            self.media(Pending::Silent, MediaOp::CloseDataConsumer(id));
+        let (true, Some(peer), Some(producer)) = (current, peer, self.data_producers.get_mut(&of)) else {
+            if current {
+                self.unlink_data(&of, session);
+            }
+            self.media(site, Pending::Silent, MediaOp::CloseDataConsumer(id));
             let gone = "the transport or the data producer closed meanwhile".to_owned();
             self.reply(session, request, Err(RoomError::Unavailable(gone)));
             return;
@@ -230,7 +262,7 @@ impl Room {
         producer.receivers.insert(session, DataLink::Consumer(id.clone()));
         let consumer = DataConsumer { producer: of, receiver: session, transport, accepted: true };
         self.data_consumers.insert(id.clone(), consumer);
-        self.media(Pending::Silent, MediaOp::ResumeDataConsumer(id.clone()));
+        self.media(site, Pending::Silent, MediaOp::ResumeDataConsumer(id.clone()));
         self.reply(session, request, Ok(Reply::DataConsumed(id, stream)));
     }
 

@@ -7,7 +7,8 @@ use ortc::{MediaKind, RtpParameters};
 
 use super::data::DataProducer;
 use super::on_request::Asking;
-use super::{Direction, Joined, Link, Peer, Pending, Producer, Room, Router};
+use super::pipe::Flow;
+use super::{Direction, Joined, Link, Peer, Pending, Producer, Room};
 use crate::error::RoomError;
 use crate::event::{Counter, MediaOp, StatsOf};
 use crate::id::{ConsumerId, ProducerId, RequestId, SessionId, TransportId};
@@ -15,7 +16,7 @@ use crate::message::{Notification, Reply, Request};
 use crate::policy::Source;
 
 /// One send, one receive.
-const TRANSPORTS_PER_PEER: usize = 2;
+pub(super) const TRANSPORTS_PER_PEER: usize = 2;
 
 impl Room {
     pub(super) fn request(&mut self, session: SessionId, request: RequestId, message: Request) {
@@ -28,9 +29,12 @@ impl Room {
                 | Request::CreateWebRtcTransport { .. }
                 | Request::CreatePlainTransport { .. }
         );
-        if needs_router && !matches!(self.router, Router::Ready(_)) {
-            self.defer(session, request, message);
-            return;
+        if needs_router {
+            self.want_router(session);
+            if self.router_of(session).is_none() {
+                self.defer(session, request, message);
+                return;
+            }
         }
         match self.serve(session, request, message) {
             // The answer comes with the completion.
@@ -48,7 +52,6 @@ impl Room {
             return;
         }
         self.deferred.push_back((session, request, message));
-        self.want_router();
     }
 
     fn serve(
@@ -60,10 +63,9 @@ impl Room {
         let then_reply = Pending::Reply { session, request };
         let op = match message {
             Request::RouterRtpCapabilities => {
-                let Router::Ready(capabilities) = &self.router else {
-                    return Err(RoomError::Internal("no router".to_owned()));
-                };
-                return Ok(Some(Reply::RouterRtpCapabilities(capabilities.clone())));
+                let capabilities = self.router_of(session);
+                let none = || RoomError::Internal("no router".to_owned());
+                return capabilities.map(|found| Some(Reply::RouterRtpCapabilities(found))).ok_or_else(none);
             }
             Request::CreateWebRtcTransport { force_tcp, producing, consuming, data, bandwidth } => {
                 let op = MediaOp::CreateTransport { force_tcp, data, bandwidth };
@@ -155,7 +157,7 @@ impl Room {
                 MediaOp::Stats(StatsOf::DataConsumer(consumer))
             }
         };
-        self.media(then_reply, op);
+        self.media_of(session, then_reply, op);
         Ok(None)
     }
 
@@ -179,7 +181,7 @@ impl Room {
         };
         if self.peers.get(&session).is_some_and(Peer::asks_for_what_it_receives) {
             self.one_more_transport(session)?;
-            self.media(Pending::Transport { session, request, direction }, op);
+            self.media_of(session, Pending::Transport { session, request, direction }, op);
             return Ok(None);
         }
         let peer = self.peer_mut(session)?;
@@ -195,7 +197,7 @@ impl Room {
             return Err(RoomError::TransportExists { direction: direction.into(), id });
         }
         peer.transports_coming.push(direction);
-        self.media(Pending::Transport { session, request, direction }, op);
+        self.media_of(session, Pending::Transport { session, request, direction }, op);
         Ok(None)
     }
 
@@ -262,6 +264,7 @@ impl Room {
         peer.producers_coming += 1;
         let coming = Box::new(Producer {
             owner: session,
+            site: peer.site,
             transport: transport.clone(),
             kind,
             source,
@@ -270,7 +273,8 @@ impl Room {
             paused: false,
             receivers: BTreeMap::new(),
         });
-        self.media(
+        self.media_of(
+            session,
             Pending::Produce { session, request, transport: transport.clone(), coming },
             MediaOp::Produce { transport, kind, rtp_parameters },
         );
@@ -288,7 +292,7 @@ impl Room {
         if let Some(peer) = self.peers.get_mut(&session) {
             peer.producers.remove(producer);
         }
-        self.media(Pending::Reply { session, request }, MediaOp::CloseProducer(producer.clone()));
+        self.media_of(session, Pending::Reply { session, request }, MediaOp::CloseProducer(producer.clone()));
         Ok(None)
     }
 
@@ -301,8 +305,11 @@ impl Room {
     ) -> Result<Option<Reply>, RoomError> {
         self.own_producer(session, id)?;
         let op =
-            if paused { MediaOp::PauseProducer(id.clone()) } else { MediaOp::ResumeProducer(id.clone()) };
-        self.media(Pending::Reply { session, request }, op);
+            || if paused { MediaOp::PauseProducer(id.clone()) } else { MediaOp::ResumeProducer(id.clone()) };
+        self.media_of(session, Pending::Reply { session, request }, op());
+        for site in self.pipes.sites_of(&Flow::Media(id.clone())) {
+            self.media(site, Pending::Silent, op());
+        }
         let Some(producer) = self.producers.get_mut(id) else { return Ok(None) };
         producer.paused = paused;
         let consumers: Vec<_> = producer
@@ -310,7 +317,7 @@ impl Room {
             .values()
             .filter_map(|link| match link {
                 Link::Consumer(consumer) => Some(consumer.clone()),
-                Link::Creating | Link::Refused => None,
+                Link::Waiting | Link::Asked(_) | Link::Creating(_) | Link::Refused => None,
             })
             .collect();
         for consumer in consumers {
@@ -342,6 +349,13 @@ impl Room {
     fn set_client_pause(&mut self, consumer: &ConsumerId, paused: bool) {
         if let Some(consumer) = self.consumers.get_mut(consumer) {
             consumer.paused_by_client = paused;
+        }
+    }
+
+    /// Gives work to the site of a peer.
+    pub(super) fn media_of(&mut self, session: SessionId, pending: Pending, what: MediaOp) {
+        if let Some(site) = self.peers.get(&session).map(|peer| peer.site) {
+            self.media(site, pending, what);
         }
     }
 

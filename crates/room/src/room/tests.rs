@@ -1,5 +1,7 @@
 //! A room against a model of the media side: what happens in order, what is said to whom, and that nothing is left.
 
+mod wide;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +11,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::event::{ConsumerCreated, DataConsumerCreated, MediaDone, ProducerCreated, Volume};
+use crate::event::{
+    ConsumerCreated, DataConsumerCreated, MediaDone, MediaFailure, PipeEnd, PipedDataOut, PipedOut, Place,
+    ProducerCreated, SiteEvent, Volume,
+};
 use crate::message::{PlainTransportInfo, ServerRequest, TransportInfo};
 use crate::policy::{MediaMatch, RolePolicy};
 
@@ -18,6 +23,17 @@ struct World {
     room: Room,
     now: Instant,
     work: VecDeque<(OpId, MediaOp)>,
+    /// Where each piece of work was to be done, and where each object is.
+    work_at: BTreeMap<OpId, SiteId>,
+    at: BTreeMap<String, SiteId>,
+    /// PipeTransports, and whether they are connected.
+    ends: BTreeMap<String, bool>,
+    /// (Site, producer or data producer) that is piped there -> its PipeTransport.
+    copies: BTreeMap<(SiteId, String), String>,
+    /// What sends into a pipe -> (its PipeTransport, what it sends).
+    senders: BTreeMap<String, (String, String)>,
+    /// Where a site of this order is: node and region. Beyond the list all are one node.
+    places: Vec<(&'static str, &'static str)>,
     next: u64,
     transports: BTreeSet<String>,
     producers: BTreeMap<String, String>,
@@ -45,6 +61,12 @@ impl World {
             room: Room::new(id, Arc::new(room_type), Arc::new(limits), now),
             now,
             work: VecDeque::new(),
+            work_at: BTreeMap::new(),
+            at: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            copies: BTreeMap::new(),
+            senders: BTreeMap::new(),
+            places: Vec::new(),
             next: 0,
             transports: BTreeSet::new(),
             producers: BTreeMap::new(),
@@ -81,7 +103,10 @@ impl World {
                     }
                 },
                 Action::CloseSession { session, code, .. } => self.closed.push((session, code)),
-                Action::Media { op, what } => self.work.push_back((op, what)),
+                Action::Media { site, op, what } => {
+                    self.work_at.insert(op, site);
+                    self.work.push_back((op, what));
+                }
                 Action::Count(_) => {}
                 Action::CloseRoom => self.room_closed = true,
             }
@@ -90,9 +115,53 @@ impl World {
 
     fn step(&mut self) -> bool {
         let Some((op, what)) = self.work.pop_front() else { return false };
-        let result = self.perform(what);
+        let result = self.perform_at(self.work_at[&op], what);
         self.event(Event::MediaDone { op, result });
         true
+    }
+
+    /// The oldest work of one of the sites that have some: between sites there is no order.
+    fn step_at(&mut self, site: usize) -> bool {
+        let sites: BTreeSet<_> = self.work.iter().map(|(op, _)| self.work_at[op]).collect();
+        let Some(site) = sites.iter().nth(site % sites.len().max(1)).copied() else { return false };
+        let at = self.work.iter().position(|(op, _)| self.work_at[op] == site).expect("just seen");
+        let (op, what) = self.work.remove(at).expect("just found");
+        let result = self.perform_at(site, what);
+        self.event(Event::MediaDone { op, result });
+        true
+    }
+
+    /// The worker of this site dies.
+    fn kill(&mut self, site: SiteId) {
+        let work_at = &self.work_at;
+        self.work.retain(|(op, _)| work_at[op] != site);
+        let at = self.at.clone();
+        let alive = |id: &String| at[id] != site;
+        self.transports.retain(alive);
+        self.producers.retain(|id, _| alive(id));
+        self.consumers.retain(|id, _| alive(id));
+        self.data_producers.retain(|id, _| alive(id));
+        self.data_consumers.retain(|id, _| alive(id));
+        self.ends.retain(|id, _| alive(id));
+        self.senders.retain(|id, _| alive(id));
+        self.copies.retain(|(at, _), _| *at != site);
+        self.site_event(site, SiteEvent::Lost);
+    }
+
+    fn site_event(&mut self, site: SiteId, what: SiteEvent) {
+        self.event(Event::Site { site, what });
+    }
+
+    /// The room's only site.
+    fn home(&self) -> SiteId {
+        assert_eq!(self.room.sites.len(), 1);
+        *self.room.sites.keys().next().expect("one")
+    }
+
+    /// Something at the home that is there alone.
+    fn tell(&mut self, what: SiteEvent) {
+        let home = self.home();
+        self.site_event(home, what);
     }
 
     fn settle(&mut self) {
@@ -104,12 +173,72 @@ impl World {
         format!("{prefix}{}", self.next)
     }
 
+    /// At the room's only site.
     fn perform(&mut self, what: MediaOp) -> Result<MediaDone, MediaFailure> {
+        self.perform_at(self.home(), what)
+    }
+
+    fn perform_at(&mut self, site: SiteId, what: MediaOp) -> Result<MediaDone, MediaFailure> {
+        let before = self.next;
+        let result = self.carry_out(site, what);
+        for prefix in ["t", "p", "c", "dp", "dc", "e", "s"] {
+            if self.next > before {
+                self.at.insert(format!("{prefix}{}", self.next), site);
+            }
+        }
+        result
+    }
+
+    /// Whether a producer or data producer can be consumed at a site.
+    fn has(&self, site: SiteId, id: &str) -> bool {
+        let home = self.producers.contains_key(id) || self.data_producers.contains_key(id);
+        (home && self.at[id] == site) || self.copies.contains_key(&(site, id.to_owned()))
+    }
+
+    fn carry_out(&mut self, site: SiteId, what: MediaOp) -> Result<MediaDone, MediaFailure> {
         let gone = || MediaFailure::Internal("gone".to_owned());
         match what {
-            MediaOp::CreateRouter => {
+            MediaOp::CreateRouter { region } => {
                 self.routers += 1;
-                Ok(MediaDone::Router { rtp_capabilities: Arc::default() })
+                let (node, place) = self.places.get(self.routers - 1).copied().unwrap_or_default();
+                let fallback = (!place.is_empty()).then(|| Region::new(place));
+                let place = Place { node: node.to_owned(), region: fallback.or(region) };
+                Ok(MediaDone::Router { rtp_capabilities: Arc::default(), place })
+            }
+            MediaOp::CloseRouter => {
+                let left: Vec<_> = self.held_at(site);
+                assert!(left.is_empty(), "a router is closed that holds {left:?}");
+                Ok(MediaDone::Done)
+            }
+            MediaOp::CreatePipe { .. } => {
+                let id = self.name("e");
+                self.ends.insert(id.clone(), false);
+                let (ip, port) = (IpAddr::from([127, 0, 0, 1]), 1);
+                let end = PipeEnd { id: TransportId::new(id), ip, port, srtp_parameters: None };
+                Ok(MediaDone::Pipe(Box::new(end)))
+            }
+            MediaOp::ConnectPipe { transport, remote } => {
+                assert_ne!(self.at[remote.id.as_str()], site);
+                *self.ends.get_mut(transport.as_str()).ok_or_else(gone)? = true;
+                Ok(MediaDone::Done)
+            }
+            MediaOp::PipeOut { transport, producer } => {
+                let consumer = ConsumerId::new(self.send(site, &transport, producer.as_str())?);
+                let (kind, rtp_parameters) = (MediaKind::Video, Box::default());
+                Ok(MediaDone::PipedOut(Box::new(PipedOut { consumer, kind, rtp_parameters })))
+            }
+            MediaOp::PipeDataOut { transport, data_producer } => {
+                let consumer = DataConsumerId::new(self.send(site, &transport, data_producer.as_str())?);
+                let (label, protocol) = ("l".to_owned(), String::new());
+                Ok(MediaDone::PipedDataOut(PipedDataOut { consumer, stream: stream(1), label, protocol }))
+            }
+            MediaOp::PipeIn { transport, producer, .. } => {
+                self.receive(site, &transport, producer.as_str())?;
+                Ok(MediaDone::Producer(ProducerCreated { id: producer, consumable: Arc::default() }))
+            }
+            MediaOp::PipeDataIn { transport, data_producer, .. } => {
+                self.receive(site, &transport, data_producer.as_str())?;
+                Ok(MediaDone::DataProducer(data_producer))
             }
             MediaOp::CreateTransport { data, .. } => {
                 let id = self.name("t");
@@ -133,23 +262,19 @@ impl World {
                 Ok(MediaDone::PlainTransport(info))
             }
             MediaOp::CloseTransport(id) => {
-                self.transports.remove(id.as_str());
-                let dead: Vec<_> = self
-                    .producers
-                    .iter()
-                    .filter(|(_, t)| *t == id.as_str())
-                    .map(|(p, _)| p.clone())
-                    .collect();
+                let id = id.as_str();
+                self.transports.remove(id);
+                self.ends.remove(id);
+                let homes = self.producers.iter().chain(&self.data_producers);
+                let dead = homes.filter(|(_, transport)| *transport == id).map(|(p, _)| p.clone());
+                let copies = self.copies.iter().filter(|(_, transport)| *transport == id);
+                let dead: Vec<_> = dead.chain(copies.map(|((_, p), _)| p.clone())).collect();
                 for producer in dead {
-                    self.close_producer(&producer);
+                    self.close_at(site, &producer);
                 }
-                self.consumers.retain(|_, (transport, ..)| transport != id.as_str());
-                let gone = |transport: &str| transport == id.as_str();
-                let producers = &mut self.data_producers;
-                self.data_consumers.retain(|_, (transport, of, _)| {
-                    !gone(transport) && producers.get(of).is_some_and(|transport| !gone(transport))
-                });
-                producers.retain(|_, transport| !gone(transport));
+                self.consumers.retain(|_, (transport, ..)| transport != id);
+                self.data_consumers.retain(|_, (transport, ..)| transport != id);
+                self.senders.retain(|_, (transport, _)| transport != id);
                 Ok(MediaDone::Done)
             }
             MediaOp::ProduceData { transport, .. } => {
@@ -158,8 +283,8 @@ impl World {
                 Ok(MediaDone::DataProducer(DataProducerId::new(id)))
             }
             MediaOp::ConsumeData { transport, data_producer } => {
-                let there = self.transports.contains(transport.as_str())
-                    && self.data_producers.contains_key(data_producer.as_str());
+                let there =
+                    self.transports.contains(transport.as_str()) && self.has(site, data_producer.as_str());
                 if !there {
                     return Err(gone());
                 }
@@ -175,12 +300,12 @@ impl World {
                 Ok(MediaDone::Done)
             }
             MediaOp::CloseDataProducer(id) => {
-                self.data_producers.remove(id.as_str());
-                self.data_consumers.retain(|_, (_, of, _)| of != id.as_str());
+                self.close_at(site, id.as_str());
                 Ok(MediaDone::Done)
             }
             MediaOp::CloseDataConsumer(id) => {
                 self.data_consumers.remove(id.as_str());
+                self.senders.remove(id.as_str());
                 Ok(MediaDone::Done)
             }
             MediaOp::Produce { transport, .. } => {
@@ -195,16 +320,14 @@ impl World {
                 }))
             }
             MediaOp::CloseProducer(id) => {
-                self.close_producer(id.as_str());
+                self.close_at(site, id.as_str());
                 Ok(MediaDone::Done)
             }
             MediaOp::Consume { transport, producer, .. } => {
                 if self.refuse_consumers {
                     return Err(MediaFailure::Refused("does not fit".to_owned()));
                 }
-                if !self.transports.contains(transport.as_str())
-                    || !self.producers.contains_key(producer.as_str())
-                {
+                if !self.transports.contains(transport.as_str()) || !self.has(site, producer.as_str()) {
                     return Err(gone());
                 }
                 let id = self.name("c");
@@ -218,6 +341,7 @@ impl World {
             }
             MediaOp::CloseConsumer(id) => {
                 self.consumers.remove(id.as_str());
+                self.senders.remove(id.as_str());
                 Ok(MediaDone::Done)
             }
             MediaOp::ResumeConsumer(id) => {
@@ -231,9 +355,46 @@ impl World {
         }
     }
 
-    fn close_producer(&mut self, id: &str) {
-        self.producers.remove(id);
-        self.consumers.retain(|_, (_, producer, _)| producer != id);
+    /// A producer or data producer ends at a site, and what consumes it there.
+    fn close_at(&mut self, site: SiteId, id: &str) {
+        if self.at[id] == site {
+            self.producers.remove(id);
+            self.data_producers.remove(id);
+        }
+        self.copies.remove(&(site, id.to_owned()));
+        let at = &self.at;
+        self.consumers.retain(|consumer, (_, of, _)| of != id || at[consumer] != site);
+        self.data_consumers.retain(|consumer, (_, of, _)| of != id || at[consumer] != site);
+        self.senders.retain(|sender, (_, of)| of != id || at[sender] != site);
+    }
+
+    fn send(&mut self, site: SiteId, end: &TransportId, id: &str) -> Result<String, MediaFailure> {
+        let connected = self.ends.get(end.as_str()).copied();
+        if !self.has(site, id) || connected.is_none() {
+            return Err(MediaFailure::Unavailable("gone".to_owned()));
+        }
+        assert_eq!(connected, Some(true), "piped before the pipe is connected");
+        assert_eq!(self.at[end.as_str()], site);
+        let sender = self.name("s");
+        self.senders.insert(sender.clone(), (end.to_string(), id.to_owned()));
+        Ok(sender)
+    }
+
+    fn receive(&mut self, site: SiteId, end: &TransportId, id: &str) -> Result<(), MediaFailure> {
+        if !self.ends.contains_key(end.as_str()) {
+            return Err(MediaFailure::Unavailable("gone".to_owned()));
+        }
+        assert_eq!(self.at[end.as_str()], site);
+        assert!(!self.has(site, id), "{id} is at {site:?} twice");
+        self.copies.insert((site, id.to_owned()), end.to_string());
+        Ok(())
+    }
+
+    fn held_at(&self, site: SiteId) -> Vec<String> {
+        let all = self.transports.iter().chain(self.producers.keys()).chain(self.consumers.keys());
+        let all = all.chain(self.ends.keys()).chain(self.senders.keys());
+        let here = all.filter(|id| self.at[*id] == site).cloned();
+        here.chain(self.copies.keys().filter(|(at, _)| *at == site).map(|(_, id)| id.clone())).collect()
     }
 
     fn connect(&mut self, session: u64, peer: &str) {
@@ -242,7 +403,19 @@ impl World {
 
     fn connect_with(&mut self, session: u64, peer: &str, key: Option<PeerKey>) {
         let peer = PeerId::parse(peer).expect("id");
-        self.event(Event::Connected { session: SessionId(session), peer, role: None, key });
+        self.event(Event::Connected {
+            session: SessionId(session),
+            comer: Comer { key, ..Comer::new(peer) },
+        });
+    }
+
+    fn connect_from(&mut self, session: u64, peer: &str, region: Option<&str>) {
+        let peer = PeerId::parse(peer).expect("id");
+        let region = region.map(Region::new);
+        self.event(Event::Connected {
+            session: SessionId(session),
+            comer: Comer { region, ..Comer::new(peer) },
+        });
     }
 
     fn ask(&mut self, session: u64, message: Request) -> RequestId {
@@ -638,7 +811,7 @@ fn a_consumer_that_comes_too_late_for_its_transport_is_made_on_the_next() {
         assert!(world.reply(2, join("bob")).is_ok());
         let (op, what) = world.produce_until_consume(&ann);
         let in_time = made_in_time.then(|| world.perform(what.clone()));
-        world.event(Event::TransportClosed(receive));
+        world.tell(SiteEvent::TransportClosed(receive));
         world.transport(2, false);
         assert!(world.asks.is_empty());
         let result = in_time.unwrap_or_else(|| world.perform(what));
@@ -718,12 +891,12 @@ fn a_transport_that_ends_takes_its_media_along_and_may_be_made_anew() {
     world.accept_all();
     world.told(2);
     let receive = world.room.peers[&SessionId(2)].receive_transport().expect("there").clone();
-    world.event(Event::TransportClosed(receive));
+    world.tell(SiteEvent::TransportClosed(receive));
     world.settle();
     assert!(matches!(&world.told(2)[..], [Notification::ConsumerClosed(_)]));
     world.transport(2, false);
     assert_eq!(world.asks.len(), 1, "offered again on the new transport");
-    world.event(Event::TransportClosed(ann));
+    world.tell(SiteEvent::TransportClosed(ann));
     world.settle();
     assert_eq!(world.room.held().producers, 0);
     assert_eq!(world.producers.len(), 0);
@@ -738,12 +911,15 @@ fn when_the_worker_dies_everyone_is_sent_to_join_again_and_a_new_router_is_ready
     // Work that was under way never ends.
     world.ask(1, produce(&ann, MediaKind::Video, json!({})));
     let lost: Vec<_> = world.work.drain(..).collect();
-    world.event(Event::RouterLost);
+    world.tell(SiteEvent::Lost);
     assert_eq!(
         world.closed,
         [(SessionId(1), close_code::MEDIA_LOST), (SessionId(2), close_code::MEDIA_LOST)]
     );
-    assert!(matches!(world.work.front(), Some((_, MediaOp::CreateRouter))), "at once, before anyone asks");
+    assert!(
+        matches!(world.work.front(), Some((_, MediaOp::CreateRouter { .. }))),
+        "at once, before anyone asks"
+    );
     // A late answer from the grave is ignored.
     let ghost = ProducerCreated { id: ProducerId::new("ghost"), consumable: Arc::default() };
     let result = Ok(MediaDone::Producer(ghost));
@@ -766,8 +942,8 @@ fn the_loudest_joined_peer_is_the_active_speaker_and_changes_are_told_once() {
     let producer = world.produce(1, &ann, MediaKind::Audio);
     world.told(2);
     let volumes = vec![Volume { producer, dbov: -30 }];
-    world.event(Event::Volumes(volumes.clone()));
-    world.event(Event::Volumes(volumes));
+    world.tell(SiteEvent::Volumes(volumes.clone()));
+    world.tell(SiteEvent::Volumes(volumes));
     let speaker = (PeerId::parse("ann").expect("id"), -30);
     assert_eq!(world.told(2), [Notification::Speakers(vec![speaker])]);
     world.event(Event::Disconnected(SessionId(1)));
@@ -784,7 +960,7 @@ fn a_peer_with_two_microphones_speaks_once() {
         dbov,
     });
     world.told(1);
-    world.event(Event::Volumes(volumes.to_vec()));
+    world.tell(SiteEvent::Volumes(volumes.to_vec()));
     let of = |name: &str, dbov| (PeerId::parse(name).expect("id"), dbov);
     assert_eq!(world.told(1), [Notification::Speakers(vec![of("ann", -20), of("bob", -25)])]);
 }
@@ -797,8 +973,8 @@ fn bandwidth_is_told_to_the_peer_whose_transport_it_is_about() {
     world.told(1);
     world.told(2);
     let bandwidth = DownlinkBandwidth { desired: 3, effective_desired: 2, available: 1 };
-    world.event(Event::DownlinkBandwidth(ann, bandwidth));
-    world.event(Event::DownlinkBandwidth(TransportId::new("gone"), bandwidth));
+    world.tell(SiteEvent::DownlinkBandwidth(ann, bandwidth));
+    world.tell(SiteEvent::DownlinkBandwidth(TransportId::new("gone"), bandwidth));
     assert_eq!(world.told(1), [Notification::DownlinkBandwidth(bandwidth)]);
     assert!(world.told(2).is_empty());
 }
@@ -856,9 +1032,7 @@ fn the_table_of_the_room_type_decides_who_receives_and_who_sends() {
     let peer = PeerId::parse("ann").expect("id");
     world.event(Event::Connected {
         session: SessionId(1),
-        peer,
-        role: Some(Role::new("speaker")),
-        key: None,
+        comer: Comer { role: Some(Role::new("speaker")), ..Comer::new(peer) },
     });
     let ann = world.transport(1, true);
     assert!(world.reply(1, join("ann")).is_ok());
@@ -883,7 +1057,7 @@ enum Step {
     Answer(usize, bool),
     Work(usize),
     Fail,
-    KillWorker,
+    KillWorker(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -899,7 +1073,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (any::<usize>(), prop::bool::weighted(0.8)).prop_map(|(a, yes)| Step::Answer(a, yes)),
         12 => (1_usize..6).prop_map(Step::Work),
         1 => Just(Step::Fail),
-        1 => Just(Step::KillWorker),
+        1 => any::<usize>().prop_map(Step::KillWorker),
     ]
 }
 
@@ -949,7 +1123,9 @@ impl World {
             Step::CloseTransport(at) => {
                 let all: Vec<_> = self.transports.iter().cloned().collect();
                 if !all.is_empty() {
-                    self.event(Event::TransportClosed(TransportId::new(all[at % all.len()].as_str())));
+                    let id = &all[at % all.len()];
+                    let closed = SiteEvent::TransportClosed(TransportId::new(id.as_str()));
+                    self.site_event(self.at[id], closed);
                 }
             }
             Step::Answer(at, accepted) => {
@@ -967,22 +1143,26 @@ impl World {
                     // Closing does not fail: a worker that does not close is a worker that died.
                     let closes = matches!(
                         what,
-                        MediaOp::CloseTransport(_) | MediaOp::CloseProducer(_) | MediaOp::CloseConsumer(_)
+                        MediaOp::CloseTransport(_)
+                            | MediaOp::CloseProducer(_)
+                            | MediaOp::CloseConsumer(_)
+                            | MediaOp::CloseDataProducer(_)
+                            | MediaOp::CloseDataConsumer(_)
+                            | MediaOp::CloseRouter
                     );
                     let result = if closes {
-                        self.perform(what)
+                        self.perform_at(self.work_at[&op], what)
                     } else {
                         Err(MediaFailure::Unavailable("injected".to_owned()))
                     };
                     self.event(Event::MediaDone { op, result });
                 }
             }
-            Step::KillWorker => {
-                self.transports.clear();
-                self.producers.clear();
-                self.consumers.clear();
-                self.work.clear();
-                self.event(Event::RouterLost);
+            Step::KillWorker(at) => {
+                let sites: Vec<_> = self.room.sites.keys().copied().collect();
+                if !sites.is_empty() {
+                    self.kill(sites[at % sites.len()]);
+                }
             }
         }
     }
