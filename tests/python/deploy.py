@@ -13,9 +13,6 @@ from pathlib import Path
 
 import yaml
 
-# Of a cluster's nodes: not looked for before the server has them.
-COMING = {"--roles", "--node-id", "--region", "--redis", "--link-listen", "--link-tls-dir"}
-
 tureen, deploy = sys.argv[1], Path(sys.argv[2])
 wrong = []
 
@@ -38,7 +35,7 @@ def check_command(place, words):
     for word in words[1:]:
         if word.startswith("--"):
             used += 1
-            if word not in KNOWN[words[0]] and word not in COMING:
+            if word not in KNOWN[words[0]]:
                 wrong.append(f"{place}: tureen {words[0]} has no flag {word}")
 
 

@@ -4,8 +4,9 @@
 //! removed by the next one.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -49,6 +50,29 @@ impl Namespace {
         command
     }
 
+    /// Tells what runs inside other namespaces' names, as /etc/hosts does: for commands that start from now on.
+    pub fn name_hosts<'a>(&self, hosts: impl IntoIterator<Item = (&'a str, Ipv4Addr)>) -> Result<()> {
+        let lines: String = hosts.into_iter().map(|(name, address)| format!("{address} {name}\n")).collect();
+        // iproute2 puts what it finds there over the files of the same names in /etc.
+        let folder = own_etc(&self.name);
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        fs::write(folder.join("hosts"), format!("127.0.0.1 localhost\n{lines}"))?;
+        Ok(())
+    }
+
+    /// Does some work in a thread that is inside, and whose own threads are, too.
+    pub fn within<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let path = format!("/run/netns/{}", self.name);
+        let namespace = File::open(&path).with_context(|| format!("no namespace at {path}"))?;
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(move || {
+                setns(namespace, CloneFlags::CLONE_NEWNET).context("cannot enter a namespace")?;
+                work()
+            });
+            inside.join().ok().context("the thread in the namespace panicked")?
+        })
+    }
+
     /// Drops every UDP datagram that comes in or goes out, until [`Self::restore_udp`].
     pub fn drop_udp(&self) -> Result<()> {
         self.run("nft", &["add table inet tureen_cut"])?;
@@ -69,14 +93,7 @@ impl Namespace {
 
     /// A UDP socket of this process inside.
     pub fn udp_socket(&self, address: SocketAddrV4) -> Result<UdpSocket> {
-        let path = format!("/run/netns/{}", self.name);
-        let namespace = File::open(&path).with_context(|| format!("no namespace at {path}"))?;
-        // A thread of its own, because the one that enters stays inside.
-        let made = std::thread::spawn(move || -> Result<UdpSocket> {
-            setns(namespace, CloneFlags::CLONE_NEWNET).context("cannot enter a namespace")?;
-            Ok(UdpSocket::bind(address)?)
-        });
-        made.join().ok().context("the thread in the namespace panicked")?
+        self.within(|| Ok(UdpSocket::bind(address)?))
     }
 
     fn run(&self, program: &str, arguments: &[&str]) -> Result<()> {
@@ -89,6 +106,7 @@ impl Drop for Namespace {
         if let Err(error) = ip(&["netns", "delete", &self.name]) {
             eprintln!("{} stays behind: {error:#}", self.name);
         }
+        let _ = fs::remove_dir_all(own_etc(&self.name));
     }
 }
 
@@ -133,6 +151,12 @@ impl Network {
     /// The namespace for the server.
     pub fn server(&self) -> &Namespace {
         &self.server
+    }
+
+    /// The address of a client, counted from 0.
+    #[must_use]
+    pub fn client_address(client: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, 231, client + 1, 2)
     }
 
     /// The namespaces for the clients.
@@ -185,6 +209,11 @@ impl Network {
     }
 }
 
+/// Files for /etc of what runs in a namespace.
+fn own_etc(name: &str) -> PathBuf {
+    Path::new("/etc/netns").join(name)
+}
+
 /// Removes namespaces whose maker no longer runs.
 fn remove_orphans() -> Result<()> {
     let output = Command::new("ip")
@@ -199,6 +228,7 @@ fn remove_orphans() -> Result<()> {
             .and_then(|pid| pid.parse().ok());
         if maker.is_some_and(|pid| !proc::alive(pid)) {
             ip(&["netns", "delete", name])?;
+            let _ = fs::remove_dir_all(own_etc(name));
         }
     }
     Ok(())

@@ -33,15 +33,28 @@ pub struct NginxFolder(TempDir);
 impl NginxFolder {
     /// Writes it, and lets nginx itself say whether it is right.
     pub fn new(http: &str) -> Result<Self> {
+        Self::made(http, None)
+    }
+
+    /// The same for an nginx in a namespace, where servers may have names.
+    pub fn in_namespace(http: &str, namespace: &Namespace) -> Result<Self> {
+        Self::made(http, Some(namespace))
+    }
+
+    fn made(http: &str, namespace: Option<&Namespace>) -> Result<Self> {
         let folder = Self(tempfile::tempdir()?);
         // nginx's own processes run as somebody who may not look into others' folders.
         fs::set_permissions(folder.0.path(), fs::Permissions::from_mode(0o755))?;
-        folder.write(http)?;
+        folder.write_for(http, namespace)?;
         Ok(folder)
     }
 
     /// Writes another configuration into it, which is checked, too.
     pub fn write(&self, http: &str) -> Result<()> {
+        self.write_for(http, None)
+    }
+
+    fn write_for(&self, http: &str, namespace: Option<&Namespace>) -> Result<()> {
         fs::write(self.path().join("tureen.conf"), http)?;
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|kind| format!("    {kind}_temp_path {kind};\n"))
@@ -51,7 +64,7 @@ impl NginxFolder {
              8192; }}\nhttp {{\n    access_log off;\n{temporary}    include tureen.conf;\n}}\n"
         );
         fs::write(self.path().join("nginx.conf"), whole)?;
-        let checked = self.arguments(&mut Command::new("nginx")).arg("-t").output();
+        let checked = self.arguments(&mut nginx(namespace)).arg("-t").output();
         let checked = checked.context("no nginx: `cargo xtask test` installs it")?;
         let said = String::from_utf8_lossy(&checked.stderr);
         ensure!(checked.status.success(), "nginx -t: {said}");
@@ -65,8 +78,7 @@ impl NginxFolder {
 
     /// Starts nginx on it, here or in a namespace.
     pub fn start(&self, namespace: Option<&Namespace>) -> Result<Child> {
-        let mut command = namespace.map_or_else(|| Command::new("nginx"), |at| at.command("nginx"));
-        self.arguments(&mut command)
+        self.arguments(&mut nginx(namespace))
             .args(["-g", "daemon off;"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -78,6 +90,10 @@ impl NginxFolder {
     fn arguments<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         command.arg("-p").arg(self.path()).arg("-c").arg(self.path().join("nginx.conf"))
     }
+}
+
+fn nginx(namespace: Option<&Namespace>) -> Command {
+    namespace.map_or_else(|| Command::new("nginx"), |at| at.command("nginx"))
 }
 
 /// A running nginx.

@@ -294,12 +294,14 @@ fn read(output: impl Read + Send + 'static, log: Arc<Log>) -> std::thread::JoinH
     })
 }
 
-/// The first URL in a line, without a slash at its end.
+/// The first URL in a line, without its path.
 fn url(line: &str) -> Option<String> {
     let start = line.find("http://").or_else(|| line.find("https://"))?;
     let rest = &line[start..];
-    let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || "/.:[]-".contains(c))).unwrap_or(rest.len());
-    Some(rest[..end].trim_end_matches(['/', '.']).to_owned())
+    let authority = rest.find("://")? + "://".len();
+    let ends = |c: char| !(c.is_ascii_alphanumeric() || ".:[]-".contains(c));
+    let end = rest[authority..].find(ends).map_or(rest.len(), |len| authority + len);
+    Some(rest[..end].trim_end_matches('.').to_owned())
 }
 
 #[cfg(test)]

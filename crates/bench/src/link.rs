@@ -1,5 +1,6 @@
 //! One synthetic transport as a tokio task: a UDP socket, an [`Endpoint`], and the streams it sends.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -34,8 +35,12 @@ impl Link {
     /// # Errors
     /// Where no socket can be bound.
     pub async fn open(identity: &Arc<Identity>, remote: &RemoteTransport, streams: Streams) -> Result<Self> {
-        let local = if remote.address.is_ipv6() { "[::1]:0" } else { "127.0.0.1:0" };
-        let socket = UdpSocket::bind(local).await.context("cannot bind a loopback socket")?;
+        let local = match remote.address.ip() {
+            ip if ip.is_loopback() => ip,
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((local, 0)).await.with_context(|| format!("cannot bind {local}"))?;
         let endpoint = Endpoint::new(identity, remote, Instant::now())?;
         let (connected_sender, connected) = watch::channel(false);
         let (sources, source_queue) = mpsc::channel(4);

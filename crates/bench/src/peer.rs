@@ -49,7 +49,7 @@ pub struct Held {
 /// Where to join, and as whom.
 #[derive(Debug, Clone)]
 pub struct Seat {
-    /// The server's WebSocket URL without query, for example `ws://127.0.0.1:4443/`.
+    /// The server's WebSocket URL, for example `ws://127.0.0.1:4443/`, or `ws://127.0.0.1:4443/?token=…`.
     pub url: String,
     /// The room.
     pub room_id: String,
@@ -63,7 +63,8 @@ impl Peer {
     /// # Errors
     /// Whatever the server refuses, and ICE or DTLS not done within 10 s.
     pub async fn join(seat: &Seat, identity: &Arc<Identity>, shapes: &[Shape]) -> Result<Self> {
-        let url = format!("{}?roomId={}&peerId={}", seat.url, seat.room_id, seat.peer_id);
+        let joint = if seat.url.contains('?') { '&' } else { '?' };
+        let url = format!("{}{joint}roomId={}&peerId={}", seat.url, seat.room_id, seat.peer_id);
         let (mut protoo, mut incoming) = Protoo::connect(&url).await?;
         protoo.request("getRouterRtpCapabilities", json!({})).await?;
         let streams = Streams::default();

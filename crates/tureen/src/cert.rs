@@ -6,18 +6,29 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use cluster::node::NodeId;
 use links::authority::{Pair, make_authority, make_node};
 use tempfile::NamedTempFile;
 
 use crate::cli::CertCommand;
 
 /// The authority's certificate: every node has it.
-const CA: &str = "ca.pem";
+pub(crate) const CA: &str = "ca.pem";
 /// The authority's key: no node has it.
 const CA_KEY: &str = "ca-key.pem";
 /// Whoever runs the server, and nobody else.
 const SECRET: u32 = 0o600;
 const PUBLIC: u32 = 0o644;
+
+/// The file of a node's certificate.
+pub(crate) fn certificate(node: &NodeId) -> String {
+    format!("{node}.pem")
+}
+
+/// The file of its private key.
+pub(crate) fn key(node: &NodeId) -> String {
+    format!("{node}-key.pem")
+}
 
 /// Makes what is asked for. The paths go to stdout, one a line.
 pub(crate) fn make(command: CertCommand) -> Result<()> {
@@ -40,8 +51,7 @@ pub(crate) fn make(command: CertCommand) -> Result<()> {
             let Pair { cert, key } = make_node(&authority, &name, &sans, days)?;
             // Beside the authority's own file, it is the same one.
             let same = fs::read_to_string(out.join(CA)).is_ok_and(|there| there == authority.cert);
-            let mut files =
-                vec![(format!("{name}.pem"), &cert, PUBLIC), (format!("{name}-key.pem"), &key, SECRET)];
+            let mut files = vec![(certificate(&name), &cert, PUBLIC), (self::key(&name), &key, SECRET)];
             if !same {
                 files.push((CA.to_owned(), &authority.cert, PUBLIC));
             }

@@ -218,7 +218,7 @@ pub(crate) struct Settings {
     /// Where other nodes of the cluster reach this one [default: a free port on 127.0.0.1]
     #[arg(long, value_name = "IP:PORT")]
     link_listen: Option<SocketAddr>,
-    /// What they are told when that differs
+    /// What they are told when that differs [default: with 0.0.0.0, this machine's address towards Redis]
     #[arg(long, value_name = "IP:PORT")]
     link_address: Option<SocketAddr>,
     /// Certificates of the cluster's links, as `tureen cert` makes them; needed beyond loopback

@@ -1,22 +1,24 @@
 //! Joining a cluster and leaving it: store, links, membership and the node's task, begun in the order in which they need
 //! each other and ended in the reverse.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
-use cluster::node::{Capacity, Counts, Incarnation, Load, Node as Identity, Roles};
+use cluster::node::{Capacity, Counts, Incarnation, Load, Node as Identity, NodeId, Roles};
 use cluster::timing::Timing;
 use links::{LinkSettings, Security, TlsFiles};
 use node::{Node, NodeSettings};
 use room::RoomId;
-use store::Store;
 use store::membership::Membership;
+use store::{Host, Store};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tracing::info;
 
+use crate::cert;
 use crate::config::ClusterSettings;
 use crate::load::LoadMeter;
 use crate::media_node::MediaNode;
@@ -47,17 +49,26 @@ impl Joined {
         meter: LoadMeter,
     ) -> Result<Self> {
         let security = match &settings.link_tls_dir {
-            Some(folder) => Security::tls(files(folder)).context("link_tls_dir")?,
+            Some(folder) => Security::tls(files(folder, &settings.id)).with_context(|| {
+                format!(
+                    "link_tls_dir: tureen cert node {} --ca AUTHORITY --out {}",
+                    settings.id,
+                    folder.display()
+                )
+            })?,
             None => Security::plaintext(),
         };
-        let store = Store::redis(settings.redis).await.context("redis")?;
+        let servers = settings.redis.topology.hosts().to_vec();
+        let store =
+            Store::redis(settings.redis).await.with_context(|| format!("redis at {}", list(&servers)))?;
         let listener = TcpListener::bind(settings.link_listen).await.with_context(|| {
             format!("cannot listen for links on {}: choose another with --link-listen", settings.link_listen)
         })?;
         let link = match settings.link_address {
             Some(address) => address,
-            None => listener.local_addr().context("the link's address")?,
+            None => reached_at(listener.local_addr().context("the link's address")?, &servers).await?,
         };
+        info!(%link, "other nodes are told to reach this one there");
         let identity = Identity {
             id: settings.id,
             incarnation: incarnation(),
@@ -122,9 +133,43 @@ impl Joined {
     }
 }
 
-/// The files that `tureen cert` makes.
-fn files(folder: &Path) -> TlsFiles {
-    TlsFiles { ca: folder.join("ca.pem"), cert: folder.join("node.pem"), key: folder.join("node.key") }
+/// The files that `tureen cert node` makes for a node of this name.
+fn files(folder: &Path, id: &NodeId) -> TlsFiles {
+    TlsFiles {
+        ca: folder.join(cert::CA),
+        cert: folder.join(cert::certificate(id)),
+        key: folder.join(cert::key(id)),
+    }
+}
+
+fn list(servers: &[Host]) -> String {
+    let names: Vec<String> = servers.iter().map(ToString::to_string).collect();
+    names.join(", ")
+}
+
+/// Where others reach what is bound to `bound`. Of all this machine's addresses, the one that its packets to the store come
+/// from: whoever shares the store is likely to reach it.
+async fn reached_at(bound: SocketAddr, servers: &[Host]) -> Result<SocketAddr> {
+    if !bound.ip().is_unspecified() {
+        return Ok(bound);
+    }
+    let found = async {
+        let server = servers.first().context("no host is named")?;
+        let mut addresses = tokio::net::lookup_host((server.name.as_str(), server.port)).await?;
+        let same_family = |address: &SocketAddr| bound.is_ipv6() || address.is_ipv4();
+        let address = addresses.find(same_family).context("the store has no address of this family")?;
+        // Sends nothing: it only asks the kernel for the route.
+        let probe = UdpSocket::bind(match address {
+            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+        })?;
+        probe.connect(address)?;
+        Ok::<_, anyhow::Error>(probe.local_addr()?.ip())
+    };
+    let ip = found.await.with_context(|| {
+        format!("cannot tell by which address other nodes reach {bound}: say so with --link-address")
+    })?;
+    Ok(SocketAddr::new(ip, bound.port()))
 }
 
 /// A life that is later than all before it, as far as the clock goes forward.

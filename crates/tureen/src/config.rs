@@ -69,9 +69,11 @@ pub(crate) struct Config {
     pub(crate) region: String,
     /// Where other nodes reach this one.
     pub(crate) link_listen: SocketAddr,
-    /// What they are told when that differs, as behind NAT.
+    /// What they are told when that differs, as behind NAT. Not set, and all addresses are listened on: this machine's own,
+    /// as its packets to the store have it.
     pub(crate) link_address: Option<SocketAddr>,
-    /// A folder with ca.pem, node.pem and node.key, as `tureen cert` makes them. Needed where links leave this machine.
+    /// A folder with ca.pem, and NAME.pem and NAME-key.pem of the node's name, as `tureen cert` makes them. Needed where
+    /// links leave this machine.
     pub(crate) link_tls_dir: Option<PathBuf>,
     /// How many of everything.
     pub(crate) limits: AllLimits,

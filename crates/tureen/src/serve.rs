@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
+use ::cluster::node::NodeId;
 use anyhow::{Context, Result, bail, ensure};
 use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
@@ -43,7 +44,12 @@ pub(crate) async fn serve(checked: Checked) -> Result<()> {
         .filter(|_| broadcasters > 0)
         .map(|address| PlainListen { ip: address.ip, announced: address.announced_address.clone() });
     let pipe_address = checked.media_addresses.first().cloned();
+    // What people read in the store; where a name is announced, the address behind it here.
+    let media_ip = checked.media_addresses.first().map(|address| {
+        address.announced_address.as_deref().and_then(|name| name.parse().ok()).unwrap_or(address.ip)
+    });
     let Checked { config, tls, tokens, log, roles, cluster, .. } = checked;
+    let node = cluster.as_ref().map(|settings| settings.id.clone());
     tracing_subscriber::fmt()
         .with_env_filter(log)
         .with_writer(std::io::stderr)
@@ -71,7 +77,17 @@ pub(crate) async fn serve(checked: Checked) -> Result<()> {
     let joined = match cluster {
         Some(settings) => {
             let meter = LoadMeter::start(config.limits.node, metrics.workers());
-            Some(Joined::join(settings, roles, address.ip(), media.clone(), rooms_ended, meter).await?)
+            Some(
+                Joined::join(
+                    settings,
+                    roles,
+                    media_ip.unwrap_or(address.ip()),
+                    media.clone(),
+                    rooms_ended,
+                    meter,
+                )
+                .await?,
+            )
         }
         None => None,
     };
@@ -108,7 +124,7 @@ pub(crate) async fn serve(checked: Checked) -> Result<()> {
             }
         }
     });
-    greet(address, secure);
+    greet(address, secure, roles.signal, node.as_ref());
 
     let mut failed = false;
     tokio::select! {
@@ -180,7 +196,7 @@ fn gateway(rooms: Rooms, limits: GatewayLimits, tokens: Option<Verifier>, addres
 }
 
 /// The one line that a person waits for.
-fn greet(address: SocketAddr, secure: bool) {
+fn greet(address: SocketAddr, secure: bool, signal: bool, node: Option<&NodeId>) {
     let scheme = if secure { "https" } else { "http" };
     // An address and not `localhost`, which may mean ::1 first. Browsers trust both with a camera.
     let here: IpAddr = match address.ip() {
@@ -189,7 +205,18 @@ fn greet(address: SocketAddr, secure: bool) {
         IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
     };
     let name = SocketAddr::new(here, address.port());
-    eprintln!("Tureen is ready: open {scheme}://{name}/ in two browsers");
+    match node {
+        Some(node) if !signal => {
+            // Nobody but those who watch over it comes here.
+            eprintln!(
+                "Tureen is ready: media node {node}; clients come in by the cluster's signal nodes. Figures: \
+                 {scheme}://{name}/metrics"
+            );
+            return;
+        }
+        Some(node) => eprintln!("Tureen is ready: node {node}, open {scheme}://{name}/ in two browsers"),
+        None => eprintln!("Tureen is ready: open {scheme}://{name}/ in two browsers"),
+    }
     match (secure, address.ip().is_loopback()) {
         (false, true) => eprintln!(
             "It is bound to loopback: only this machine reaches it. For others: --listen 0.0.0.0:443 with --tls-cert, \

@@ -4,6 +4,7 @@
 mod browser;
 mod cluster;
 mod codecs;
+mod compose;
 mod crash_loop;
 mod data;
 mod deploy;

@@ -65,6 +65,17 @@ pub enum Topology {
     Cluster(Vec<Host>),
 }
 
+impl Topology {
+    /// The servers that are named: those to ask first.
+    #[must_use]
+    pub fn hosts(&self) -> &[Host] {
+        match self {
+            Self::Standalone(host) => std::slice::from_ref(host),
+            Self::Sentinel { hosts, .. } | Self::Cluster(hosts) => hosts,
+        }
+    }
+}
+
 /// How to reach Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisSettings {

@@ -51,13 +51,6 @@ pub(super) fn cluster(config: &Config) -> Result<Option<ClusterSettings>, String
     };
     let id = id.parse().map_err(|error| format!("node_id: {error}"))?;
     let region = config.region.parse().map_err(|error| format!("region: {error}"))?;
-    if config.link_listen.ip().is_unspecified() && config.link_address.is_none() {
-        return Err(format!(
-            "link_listen: other nodes cannot reach {}: listen on one address, or say with link_address where they \
-             can",
-            config.link_listen
-        ));
-    }
     if !config.link_listen.ip().is_loopback() && config.link_tls_dir.is_none() {
         return Err(format!(
             "link_listen: {} can be reached by others, and whoever reaches a link can act as a node. Make \
@@ -105,12 +98,14 @@ mod tests {
     }
 
     #[test]
-    fn links_beyond_this_machine_need_certificates_and_an_address() {
+    fn links_beyond_this_machine_need_certificates() {
         let open = Config { link_listen: SocketAddr::from(([10, 0, 0, 5], 7000)), ..config() };
         assert!(cluster(&open).expect_err("no certificates").contains("tureen cert"));
         let secure = Config { link_tls_dir: Some("d".into()), ..open };
         assert!(cluster(&secure).expect("fine").is_some());
-        let vague = Config { link_listen: SocketAddr::from(([0, 0, 0, 0], 7000)), ..secure };
-        assert!(cluster(&vague).expect_err("nowhere").contains("link_address"));
+        let anywhere = Config { link_listen: SocketAddr::from(([0, 0, 0, 0], 7000)), ..secure };
+        assert!(cluster(&anywhere).expect("fine").is_some());
+        let open = Config { link_tls_dir: None, ..anywhere };
+        assert!(cluster(&open).expect_err("no certificates").contains("tureen cert"));
     }
 }
