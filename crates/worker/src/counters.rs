@@ -87,6 +87,8 @@ counters! {
     egress_late,
     /// Packets that a WebRtcTransport was not sent, having no keys.
     egress_unprotected,
+    /// Streams of simulcast that a Consumer's link had no room for until the lower one's key frame.
+    streams_left,
     /// Repeats that were asked for and are no longer stored.
     repeats_gone,
     /// Requests refused.

@@ -151,9 +151,10 @@ impl Worker {
             return;
         }
         let Some(position) = consumer.streams.iter().position(|stream| stream.ssrc == ssrc.0) else { return };
+        let most = self.transports[index].bwe.as_mut().map_or(usize::MAX, |bwe| bwe.repeats_affordable(now));
         let mut repeats = std::mem::take(&mut self.scratch.repeats);
         repeats.clear();
-        consumer.streams[position].send.on_nack(seqs.map(|seq| seq.0), now, &mut repeats);
+        consumer.streams[position].send.on_nack(seqs.map(|seq| seq.0), most, now, &mut repeats);
         self.trace_consumer_nack(consumer_idx, now);
         self.repeat(consumer_idx, position, &repeats, now);
         self.scratch.repeats = repeats;

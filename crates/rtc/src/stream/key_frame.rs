@@ -29,6 +29,8 @@ pub struct KeyFrameRequests {
     delay: Duration,
     /// Somebody asked and nothing went out yet for it.
     requested: bool,
+    /// When somebody will ask.
+    announced: Option<Instant>,
     /// No request goes out before this.
     held_until: Option<Instant>,
     /// When requests at the pace would have caught up with those that went out.
@@ -49,7 +51,15 @@ impl KeyFrameRequests {
     /// `delay`: the least time between two requests, zero for none.
     #[must_use]
     pub const fn new(delay: Duration) -> Self {
-        Self { delay, requested: false, held_until: None, paced_until: None, deaf_until: None, awaited: None }
+        Self {
+            delay,
+            requested: false,
+            announced: None,
+            held_until: None,
+            paced_until: None,
+            deaf_until: None,
+            awaited: None,
+        }
     }
 
     /// A consumer needs a key frame.
@@ -61,6 +71,12 @@ impl KeyFrameRequests {
         }
     }
 
+    /// A consumer needs a key frame that comes no sooner than what is asked for then. One that comes earlier, because others
+    /// asked, does as well.
+    pub fn request_at(&mut self, at: Instant) {
+        self.announced = Some(self.announced.map_or(at, |announced| announced.min(at)));
+    }
+
     /// A key frame is needed whatever is on its way (the stream has just been resumed or restarted).
     pub fn force(&mut self) {
         self.awaited = None;
@@ -70,18 +86,22 @@ impl KeyFrameRequests {
 
     /// A key frame came: what was asked for is fulfilled.
     pub fn key_frame_received(&mut self, _now: Instant) {
-        self.awaited = None;
-        self.requested = false;
+        self.cancel();
     }
 
     /// Forgets everything: nobody wants the stream any more, or it is paused.
     pub fn cancel(&mut self) {
         self.awaited = None;
+        self.announced = None;
         self.requested = false;
     }
 
     /// Whether to send a PLI (or FIR) now.
     pub fn poll(&mut self, now: Instant) -> bool {
+        if self.announced.is_some_and(|at| now >= at) {
+            self.announced = None;
+            self.request(now);
+        }
         if let Some(awaited) = self.awaited
             && now >= awaited.retry_at
         {
@@ -104,17 +124,18 @@ impl KeyFrameRequests {
     pub fn next_timeout(&self) -> Option<Instant> {
         let retry = self.awaited.map(|awaited| awaited.retry_at);
         let held = if self.requested { self.held_until } else { None };
-        [retry, held].into_iter().flatten().min()
+        [retry, held, self.announced].into_iter().flatten().min()
     }
 
     /// Whether a key frame was asked for and has not come.
     #[must_use]
     pub const fn is_awaiting(&self) -> bool {
-        self.awaited.is_some() || self.requested
+        self.awaited.is_some() || self.requested || self.announced.is_some()
     }
 
     fn send(&mut self, now: Instant, retries: u8) {
         self.requested = false;
+        self.announced = None;
         let retry_at = match self.deaf_until {
             Some(until) if now < until => until,
             _ => {
@@ -137,6 +158,25 @@ mod tests {
 
     fn ms(value: u64) -> Duration {
         Duration::from_millis(value)
+    }
+
+    #[test]
+    fn what_is_announced_is_asked_for_then_unless_others_were_first() {
+        let start = Instant::now();
+        let mut requests = KeyFrameRequests::new(Duration::ZERO);
+        requests.request_at(start + ms(100));
+        assert!(!requests.poll(start + ms(99)));
+        assert_eq!(requests.next_timeout(), Some(start + ms(100)));
+        assert!(requests.poll(start + ms(100)));
+        requests.key_frame_received(start + ms(150));
+
+        let start = start + ms(20_000);
+        requests.request_at(start + ms(100));
+        requests.request(start + ms(10));
+        assert!(requests.poll(start + ms(10)), "others need not wait");
+        requests.key_frame_received(start + ms(50));
+        assert_eq!(requests.next_timeout(), None, "theirs will do");
+        assert!(!requests.poll(start + ms(100)));
     }
 
     #[test]

@@ -157,14 +157,23 @@ impl SendStream {
     /// A browser that only receives does not know the round trip and asks every 100 ms. On a longer path the second
     /// request comes before the first repeat can have arrived, and were it refused, a repeat that was lost would be
     /// missed for another 100 ms: a frozen picture, for the price of one packet more for each that was lost.
-    pub fn on_nack(&mut self, seqs: impl IntoIterator<Item = u16>, now: Instant, out: &mut Vec<Repeat>) {
+    ///
+    /// `most` is what the path has room for now; the receiver will ask again for the rest.
+    pub fn on_nack(
+        &mut self,
+        seqs: impl IntoIterator<Item = u16>,
+        most: usize,
+        now: Instant,
+        out: &mut Vec<Repeat>,
+    ) {
         self.nack_count += 1;
         let rtt = self.rtt.unwrap_or(DEFAULT_RTT);
         let first_wait = if self.fraction_lost < MUCH_LOST { rtt / 2 } else { rtt };
+        let most = out.len().saturating_add(most);
         for seq in seqs {
             self.nack_packet_count += 1;
             let Some(sent) = &mut self.sent else { continue };
-            if self.repeat_credit == 0 {
+            if self.repeat_credit == 0 || out.len() >= most {
                 self.repeats_refused += 1;
                 continue;
             }
@@ -247,10 +256,15 @@ impl SendStream {
 
     /// The consumer is paused: what was sent is not repeated any more.
     pub fn pause(&mut self) {
+        self.forget_sent();
+        self.jitter = 0;
+    }
+
+    /// What was sent until now is not repeated any more: a key frame will make it needless.
+    pub fn forget_sent(&mut self) {
         if let Some(sent) = &mut self.sent {
             sent.clear();
         }
-        self.jitter = 0;
     }
 
     /// The score, 0 to 10.

@@ -243,6 +243,11 @@ impl Share {
         ladder.iter().rposition(|rung| height(rung.layers) <= height(target))
     }
 
+    /// What the rung that it is given takes, in bit/s.
+    pub fn bitrate(&self) -> u64 {
+        self.cost(self.rung)
+    }
+
     fn cost(&self, rung: Option<usize>) -> u64 {
         rung.and_then(|rung| self.ladder.get(rung)).map_or(0, |rung| rung.bitrate)
     }

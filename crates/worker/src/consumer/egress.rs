@@ -510,6 +510,7 @@ impl Egress<'_> {
         if let Some((plain, written)) = self.transmit(consumer, transport, incoming, &sent, target) {
             transport.stats.rtx_send.add(plain, self.now);
             transport.data_sent(written, self.now);
+            transport.bwe.iter_mut().for_each(|bwe| bwe.repeats.spend(written));
             if consumer.ids.transport_wide_cc != 0 && target.osn.is_some() {
                 transport.note_sent(sent.transport_seq, plain, self.now);
             }

@@ -1,6 +1,6 @@
 //! Which layers a Consumer wants, aims at and gets. The choice is by preference and by what the Producer sends.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rtc::codec::layers::{Layering, Selection, Selector, Target};
 use rtc::codec::vp8;
@@ -146,6 +146,10 @@ pub struct Step {
 
 /// A frame's time at 30 per second, in ms: how far a switched stream's first frame lies behind the last one at least.
 const FRAME_MS: u64 = 33;
+
+/// A link that has become too narrow for what it is sent has a full queue. So long it may drain before a key frame is asked
+/// for, which would lose packets to it and have to wait for their repeats behind it.
+const DRAIN: Duration = Duration::from_millis(150);
 
 /// Sender reports that lie this far apart in time are not used together: one of the two streams stands still.
 const MAX_REPORT_DISTANCE_S: u64 = 60;
@@ -357,6 +361,11 @@ impl Worker {
         }
         if target.spatial == simulcast.current.spatial {
             simulcast.aim_temporal();
+            if consumer.streams.iter().any(|stream| stream.sync_required) {
+                // It was left, and nothing else has begun yet.
+                let (producer, encoding) = (consumer.producer, u8::try_from(target.spatial).unwrap_or(0));
+                self.request_key_frame(producer, encoding, now);
+            }
         } else {
             // Until the lower stream's key frame comes, the present one goes on, with as little as it can.
             if target.spatial < simulcast.current.spatial
@@ -365,8 +374,20 @@ impl Worker {
                 rewriter.set_target_temporal_layer(0);
             }
             let (producer, encoding) = (consumer.producer, u8::try_from(target.spatial).unwrap_or(0));
-            self.request_key_frame(producer, encoding, now);
+            let has_left = target.spatial < simulcast.current.spatial
+                && consumer.streams.iter().any(|stream| stream.sync_required);
+            let at = if has_left { now + DRAIN } else { now };
+            self.request_key_frame_at(producer, encoding, at, now);
         }
+    }
+
+    /// Stops what is being forwarded of simulcast before the stream that is aimed at has begun: not even the least of it
+    /// fits the link any more, and the new one's key frame would have to wait behind it, and behind its repeats.
+    pub fn leave_stream(&mut self, index: ConsumerIdx) {
+        let Some(consumer) = self.consumers.get_mut(index) else { return };
+        require_sync(&mut consumer.streams);
+        consumer.streams.iter_mut().for_each(|stream| stream.send.forget_sent());
+        self.counters.streams_left += 1;
     }
 
     /// Answers `consumer.setPreferredLayers()`.

@@ -369,14 +369,23 @@ impl Worker {
 
     /// A Consumer needs a key frame of this encoding.
     pub fn request_key_frame(&mut self, index: ProducerIdx, encoding: u8, now: Instant) {
+        self.request_key_frame_at(index, encoding, now, now);
+    }
+
+    /// Asks at that time, or sooner where others do.
+    pub fn request_key_frame_at(&mut self, index: ProducerIdx, encoding: u8, at: Instant, now: Instant) {
         let Some(producer) = self.producers.get_mut(index) else { return };
         if producer.paused || producer.kind != rtp::MediaKind::Video {
             return;
         }
         let timer = producer.timer;
         if let Some(stream) = producer.stream_mut(encoding) {
-            stream.key_frames.request(now);
-            self.timers.set_no_later_than(timer, now);
+            if at > now {
+                stream.key_frames.request_at(at);
+            } else {
+                stream.key_frames.request(now);
+            }
+            self.timers.set_no_later_than(timer, at);
         }
     }
 

@@ -20,6 +20,7 @@ use worker_protocol::wire::{common, notification, rtp_parameters as rtp, transpo
 
 use super::{MIN_OUTGOING_BITRATE, TransportKind};
 use crate::consumer::allocation::{Plan, Share, allocate};
+use crate::consumer::layers::{Forwarding, Layers};
 use crate::table::{ConsumerIdx, TransportIdx};
 use crate::timers::TimerKey;
 use crate::worker::{Timer, Worker};
@@ -45,11 +46,19 @@ const TRACE_INTERVAL: Duration = Duration::from_secs(1);
 /// …and at once where the estimate left these bounds, relative to what it was told.
 const TRACE_BOUNDS: (f64, f64) = (0.75, 1.5);
 
+/// Repeats get this share of the estimate over time…
+const REPEAT_SHARE: u64 = 2;
+/// …of which so much may go out at once, and always so many bytes: a burst of losses is repaired without a pause.
+const REPEAT_BURST: Duration = Duration::from_millis(250);
+const LEAST_REPEAT_BURST: u64 = 12_000;
+
 /// The bandwidth estimation of one Transport.
 #[derive(Debug)]
 pub struct Bwe {
     /// What it may send.
     pub estimator: BandwidthEstimator,
+    /// What repeats may take.
+    pub repeats: RepeatBudget,
     /// When the next padding packet is due.
     pub timer: TimerKey,
     /// The subscriber's identifiers of what padding packets carry.
@@ -76,7 +85,37 @@ pub struct BweStats {
     pub probation_bitrate: u64,
 }
 
+/// What repeats may take of a link. A link that has become narrow loses most of what it is sent; were all of it repeated,
+/// the repeats alone would keep its queue full, and nothing that matters would get through.
+#[derive(Debug, Clone, Copy)]
+pub struct RepeatBudget {
+    /// Bytes; below zero after a packet that was larger than what was left.
+    left: i64,
+    filled: Instant,
+}
+
+impl RepeatBudget {
+    fn fill(&mut self, estimate: u64, now: Instant) {
+        let bytes = |time: Duration, bitrate: u64| (time.as_secs_f64() * bitrate as f64 / 8.0) as u64;
+        let most = bytes(REPEAT_BURST, estimate).max(LEAST_REPEAT_BURST).cast_signed();
+        let more = bytes(now.saturating_duration_since(self.filled), estimate / REPEAT_SHARE);
+        self.left = self.left.saturating_add_unsigned(more).min(most);
+        self.filled = now;
+    }
+
+    /// A repeat of so many bytes went out.
+    pub fn spend(&mut self, bytes: usize) {
+        self.left = self.left.saturating_sub_unsigned(bytes as u64);
+    }
+}
+
 impl Bwe {
+    /// Repeats that may go out now.
+    pub fn repeats_affordable(&mut self, now: Instant) -> usize {
+        self.repeats.fill(self.estimator.estimate().0, now);
+        usize::try_from(self.repeats.left).unwrap_or(0).div_ceil(PROBATION_BYTES)
+    }
+
     /// What statistics show.
     pub fn stats(&mut self, now: Instant) -> BweStats {
         BweStats {
@@ -118,6 +157,7 @@ impl Worker {
         let initial = Bitrate(transport.options.initial_outgoing_bitrate);
         transport.bwe = Some(Box::new(Bwe {
             estimator: BandwidthEstimator::new(mode, initial, now),
+            repeats: RepeatBudget { left: LEAST_REPEAT_BURST.cast_signed(), filled: now },
             timer,
             ids: probation_ids,
             // As with media, in the lower half: no receiver sees a rollover before it has settled.
@@ -226,10 +266,30 @@ impl Worker {
             if share.current.is_some() && share.rung != share.current {
                 self.consumers[share.consumer].patience.moved(before, after, now);
             }
+            let left = estimate.saturating_sub(fixed + plan.spent) + share.bitrate();
+            if self.is_left_behind(share.consumer, after, left, now) {
+                self.leave_stream(share.consumer);
+            }
             self.aim(share.consumer, after, now);
         }
         self.scratch.shares = shares;
         self.schedule_probation(index, now);
+    }
+
+    /// Whether what a Consumer of simulcast is being forwarded lies above what it is to get, and even its base takes more
+    /// than is `left` for it.
+    fn is_left_behind(&mut self, index: ConsumerIdx, after: Layers, left: u64, now: Instant) -> bool {
+        let consumer = &self.consumers[index];
+        let current = consumer.forwarding.current();
+        let descends = matches!(consumer.forwarding, Forwarding::Simulcast(_))
+            && after != Layers::NONE
+            && after.spatial < current.spatial
+            && consumer.streams.iter().all(|stream| !stream.sync_required);
+        let Ok(encoding) = u8::try_from(current.spatial) else { return false };
+        descends
+            && self.producers[consumer.producer]
+                .stream_mut(encoding)
+                .is_some_and(|stream| stream.layer_bitrate(0, 0, now) > left)
     }
 
     fn schedule_probation(&mut self, index: TransportIdx, now: Instant) {

@@ -2,7 +2,9 @@
 //! subscriber behind a link that is throttled, loses, delays and reorders by seed.
 
 mod source;
+mod viewer;
 
+use std::collections::VecDeque;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -17,9 +19,11 @@ use worker_protocol::wire::{notification, transport};
 
 use crate::harness::*;
 use source::{LAYERS, Sends, Source};
+use viewer::Viewer;
 
 const FRAME: Duration = Duration::from_millis(33);
 const SINK: u32 = 222;
+
 struct Stage {
     harness: Harness,
     publisher: UdpSocket,
@@ -31,6 +35,10 @@ struct Stage {
     receiver: TransportFeedbackGenerator,
     ids: ExtensionIds,
     source: Source,
+    /// Key frames asked of it, and how long that takes to reach it and come back.
+    asked: VecDeque<(Instant, u32)>,
+    publisher_away: Duration,
+    viewer: Option<Viewer>,
     now: Instant,
     next_frame: Instant,
     spatial: i16,
@@ -45,6 +53,15 @@ fn extension(uri: rtp::RtpHeaderExtensionUri, id: u8) -> rtp::RtpHeaderExtension
 
 impl Stage {
     fn new(sends: Sends, there: LinkProfile, back: LinkProfile, seed: u64) -> Self {
+        Self::build(sends, there, back, seed, None)
+    }
+
+    /// With somebody who watches the camera's streams of VP8, over the link.
+    fn watched(there: LinkProfile, back: LinkProfile, seed: u64) -> Self {
+        Self::build(Sends::Simulcast, there, back, seed, Some(Viewer::new(SINK, Instant::now())))
+    }
+
+    fn build(sends: Sends, there: LinkProfile, back: LinkProfile, seed: u64, viewer: Option<Viewer>) -> Self {
         println!("seed {seed}");
         let mut harness = Harness::new();
         harness.router("router");
@@ -56,6 +73,10 @@ impl Stage {
         let mut codec = sends.codec(97);
         codec.rtcp_feedback.as_mut().unwrap().push(feedback("transport-cc", ""));
         let mut sink = parameters(vec![codec], vec![encoding(SINK, None)]);
+        if viewer.is_some() {
+            sink.codecs.push(rtx(98, 97));
+            sink.encodings = vec![encoding(SINK, Some(SINK + 1))];
+        }
         sink.encodings[0].scalability_mode = Some(sends.consumed_mode().to_owned());
         sink.header_extensions = vec![
             extension(rtp::RtpHeaderExtensionUri::Mid, 1),
@@ -78,6 +99,9 @@ impl Stage {
             receiver: TransportFeedbackGenerator::new(Ssrc(0)),
             ids,
             source: Source::new(sends, seed + 2),
+            asked: VecDeque::new(),
+            publisher_away: Duration::ZERO,
+            viewer,
             now,
             next_frame: now,
             spatial: -1,
@@ -100,22 +124,38 @@ impl Stage {
             while let Some(datagram) = receive(&self.publisher) {
                 for packet in rtcp::parse(&datagram) {
                     if let Ok(Packet::Pli(pli)) = packet {
-                        self.source.key_frame(pli.media_ssrc.0);
+                        self.asked.push_back((self.now, pli.media_ssrc.0));
                     }
                 }
             }
+            while self.asked.front().is_some_and(|(at, _)| self.now >= *at + self.publisher_away) {
+                let (_, ssrc) = self.asked.pop_front().unwrap();
+                self.source.key_frame(ssrc);
+            }
             while let Some(datagram) = receive(&self.subscriber) {
                 let len = datagram.len();
-                if !is_rtcp(&datagram) {
+                if self.viewer.is_some() || !is_rtcp(&datagram) {
                     self.there.send_sized(datagram, len, self.now);
                 }
             }
             while let Some((at, packet)) = self.there.receive(self.now) {
+                if is_rtcp(&packet) {
+                    self.viewer.iter_mut().for_each(|viewer| viewer.receive_rtcp(&packet, at));
+                    continue;
+                }
                 let header = RtpHeader::parse(&packet).unwrap();
                 let seq = self.ids.read_transport_wide_cc(&header, &packet).expect("a number");
                 self.receiver.record(seq, header.ssrc, at);
                 let bytes = packet.len() as u64;
-                if header.ssrc.0 == PROBATION_SSRC { self.padding += bytes } else { self.media += bytes }
+                if header.ssrc.0 == PROBATION_SSRC {
+                    self.padding += bytes;
+                    continue;
+                }
+                self.media += bytes;
+                self.viewer.iter_mut().for_each(|viewer| viewer.receive(&packet, at));
+            }
+            for report in self.viewer.iter_mut().flat_map(|viewer| viewer.poll(self.now)) {
+                self.back.send(report, self.now);
             }
             let mut report = Vec::new();
             while self.receiver.poll_feedback(self.now, &mut report) {
@@ -295,4 +335,50 @@ fn an_audience_that_never_reports_gets_what_was_assumed() {
     stage.run(Duration::from_secs(20));
     assert_eq!(stage.spatial, 1, "350 kbit/s fit into the 600 that are assumed, 1,500 do not");
     assert_eq!(stage.padding, 0, "nobody would answer a probe");
+}
+
+/// The picture of a viewer whose link falls from 3 Mbit/s to less, with a queue that is 640 ms long at 0.5 Mbit/s: how long
+/// it stands still at most while 20 s pass.
+fn still_after_a_fall(seed: u64, rate: u64) -> Duration {
+    let there = LinkProfile {
+        rate: 3_000_000,
+        queue_bytes: 40_000,
+        ..LinkProfile::perfect(Duration::from_millis(25))
+    };
+    let mut stage = Stage::watched(there, LinkProfile::perfect(there.delay), seed);
+    stage.publisher_away = there.delay * 2;
+    stage.until("start", 10, 2..=2);
+    stage.run(Duration::from_secs(8));
+    stage.there.set_profile(LinkProfile { rate, ..there });
+    let fell = stage.now;
+    stage.run(Duration::from_secs(20));
+    let viewer = stage.viewer.as_ref().expect("somebody watches");
+    let from = viewer.pictures.partition_point(|at| *at < fell).saturating_sub(1);
+    let gaps = viewer.pictures[from..].windows(2).map(|pair| pair[1] - pair[0]);
+    let longest = gaps.max().unwrap().max(stage.now - *viewer.pictures.last().unwrap());
+    let asked = viewer.key_frames_asked;
+    println!(
+        "seed {seed}: stands still for {} ms at most, {} of {} repeats came, {asked} key frames asked for",
+        longest.as_millis(),
+        viewer.repaired,
+        viewer.requested
+    );
+    longest
+}
+
+#[test]
+fn the_picture_does_not_stand_still_when_the_link_falls() {
+    for (rate, seeds) in [(500_000, 16), (800_000, 4), (1_200_000, 4)] {
+        for seed in 1..=seeds {
+            let still = still_after_a_fall(seed, rate);
+            assert!(still <= Duration::from_secs(1), "seed {seed}, {rate} bit/s: {} ms", still.as_millis());
+        }
+    }
+}
+
+/// It stood still for 3.2 s: repeats of the stream that was left kept the queue full, so that those of the lower one's key
+/// frame were lost ten times, and only the next key frame helped.
+#[test]
+fn repeats_of_the_stream_that_is_left_do_not_keep_the_lower_one_out() {
+    assert!(still_after_a_fall(13, 500_000) <= Duration::from_secs(1));
 }

@@ -76,7 +76,7 @@ fn repeats_have_consecutive_rtx_numbers_over_the_wrap() {
         stream.sent(&outgoing(seq), now);
     }
     let mut repeats = Vec::new();
-    stream.on_nack([70_003_u64 as u16, 70_004_u64 as u16], now, &mut repeats);
+    stream.on_nack([70_003_u64 as u16, 70_004_u64 as u16], usize::MAX, now, &mut repeats);
     let numbers: Vec<_> = repeats.iter().map(|repeat| (repeat.packet.seq, repeat.rtx_seq)).collect();
     assert_eq!(numbers, [(70_003, Some(65_535)), (70_004, Some(65_536))]);
     let stats = stream.stats(now).base;
@@ -93,7 +93,7 @@ fn receiver_that_asks_for_everything_all_the_time_gets_little_more_than_was_sent
         let now = start + ms(step * 5);
         let seq = 70_000 + step;
         stream.sent(&outgoing(seq), now);
-        stream.on_nack((0..17).map(|back| (seq - step.min(back * 7)) as u16), now, &mut repeats);
+        stream.on_nack((0..17).map(|back| (seq - step.min(back * 7)) as u16), usize::MAX, now, &mut repeats);
     }
     assert!(repeats.len() <= 10_000 + INITIAL_REPEAT_CREDIT as usize, "{}", repeats.len());
     assert!(stream.repeats_refused() > 10_000);
@@ -106,7 +106,7 @@ fn paused_stream_repeats_nothing_of_before() {
     stream.sent(&outgoing(70_000), now);
     stream.pause();
     let mut repeats = Vec::new();
-    stream.on_nack([70_000_u64 as u16], now, &mut repeats);
+    stream.on_nack([70_000_u64 as u16], usize::MAX, now, &mut repeats);
     assert!(repeats.is_empty());
 }
 
@@ -178,7 +178,7 @@ fn simulate(rtx: bool, there: LinkProfile, back: LinkProfile, first_seq: u64, se
         while let Some((at, wire)) = backward.receive(now) {
             let Wire::Nack(seqs) = wire else { unreachable!("only NACKs go back") };
             repeats.clear();
-            sender.on_nack(seqs, at, &mut repeats);
+            sender.on_nack(seqs, usize::MAX, at, &mut repeats);
             for repeat in &repeats {
                 let wire = match repeat.rtx_seq {
                     Some(rtx_seq) => Wire::Rtx { rtx_seq: rtx_seq as u16, original: repeat.packet.seq },
@@ -280,7 +280,7 @@ fn receiver_that_does_not_know_the_round_trip_is_repeated_to_in_time() {
         let mut repeated = Vec::new();
         for at in (0..500).step_by(100) {
             let mut repeats = Vec::new();
-            stream.on_nack([70_000_u64 as u16], start + ms(at), &mut repeats);
+            stream.on_nack([70_000_u64 as u16], usize::MAX, start + ms(at), &mut repeats);
             if !repeats.is_empty() {
                 repeated.push(at);
             }
