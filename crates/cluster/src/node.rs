@@ -155,6 +155,9 @@ pub struct Node {
     pub region: Region,
     /// Where other nodes reach it.
     pub link: SocketAddr,
+    /// Where clients, or an nginx before it, reach it; `None` when it takes none.
+    #[serde(default)]
+    pub clients: Option<SocketAddr>,
     /// What it can carry.
     pub capacity: Capacity,
     /// It takes no new rooms and gives up those that it has.

@@ -43,6 +43,9 @@ pub(crate) enum Command {
     /// Make the certificates by which the nodes of a cluster know each other
     #[command(subcommand)]
     Cert(CertCommand),
+    /// See a cluster's nodes, and say goodbye for those that died for good
+    #[command(subcommand)]
+    Nodes(NodesCommand),
     /// Make a join token, as an application does for its users
     #[command(after_help = "Examples:
   openssl rand -base64 48 > secret
@@ -50,6 +53,49 @@ pub(crate) enum Command {
   tureen token --secret-file secret --room stage --peer ann --expires 1h
       then open http://127.0.0.1:4443/?roomId=stage&token=…")]
     Token(TokenArguments),
+}
+
+/// What to do with a cluster's nodes.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodesCommand {
+    /// Print who is there, how busy, and who is missing
+    #[command(after_help = "Examples:
+  tureen nodes list --redis redis://10.0.0.9
+  tureen nodes list --redis redis://10.0.0.9 --output json | jq '.[].id'")]
+    List {
+        /// The store that the cluster shares
+        #[arg(long, value_name = "URL", env = "TUREEN_REDIS", hide_env_values = true)]
+        redis: String,
+        /// A table for people, or JSON for programs
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Say goodbye for a node that died and will not come back under its name
+    #[command(
+        after_help = "Until somebody does, or a day has passed, it counts among those of whom a room's owner must hear a majority.
+
+Example:
+  tureen nodes forget media-3 --redis redis://10.0.0.9"
+    )]
+    Forget {
+        /// Its name
+        name: NodeId,
+        /// The store that the cluster shares
+        #[arg(long, value_name = "URL", env = "TUREEN_REDIS", hide_env_values = true)]
+        redis: String,
+        /// Even if it was heard a moment ago: a node that lives ends when it learns of it
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
 }
 
 /// Which certificate to make.
@@ -147,7 +193,8 @@ pub(crate) enum ConfigCommand {
     #[command(after_help = "Example:
   tureen config nginx --upstream 10.0.0.1:4443 --upstream 10.0.0.2:4443 \\
       --server-name call.example.org --tls-cert /etc/ssl/call.pem --tls-key /etc/ssl/call.key \\
-      > /etc/nginx/conf.d/tureen.conf")]
+      > /etc/nginx/conf.d/tureen.conf
+  tureen config nginx --redis redis://10.0.0.9 --region eu > /etc/nginx/conf.d/tureen.conf")]
     Nginx(NginxSettings),
     /// Print a keepalived configuration for one of two nginx machines that share an address
     #[command(after_help = "Example:

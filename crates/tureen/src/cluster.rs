@@ -39,10 +39,11 @@ pub(crate) struct Joined {
 }
 
 impl Joined {
-    /// Finds the store and the others, and lets itself be found.
+    /// Finds the store and the others, and lets itself be found. `listen`: where clients are served, if they are.
     pub(crate) async fn join(
         settings: ClusterSettings,
         roles: Roles,
+        listen: SocketAddr,
         media_ip: IpAddr,
         media: Option<MediaNode>,
         rooms_ended: Option<mpsc::UnboundedReceiver<RoomId>>,
@@ -68,6 +69,10 @@ impl Joined {
             Some(address) => address,
             None => reached_at(listener.local_addr().context("the link's address")?, &servers).await?,
         };
+        let clients = match roles.signal {
+            true => Some(reached_at(listen, &servers).await?),
+            false => None,
+        };
         info!(%link, "other nodes are told to reach this one there");
         let identity = Identity {
             id: settings.id,
@@ -76,6 +81,7 @@ impl Joined {
             region: settings.region,
             link,
             capacity: capacity(media.as_ref()),
+            clients,
             draining: false,
             protocol: links::PROTOCOL,
         };
@@ -167,7 +173,7 @@ async fn reached_at(bound: SocketAddr, servers: &[Host]) -> Result<SocketAddr> {
         Ok::<_, anyhow::Error>(probe.local_addr()?.ip())
     };
     let ip = found.await.with_context(|| {
-        format!("cannot tell by which address other nodes reach {bound}: say so with --link-address")
+        format!("cannot tell by which address others reach {bound}: listen on one address, or say so with --link-address")
     })?;
     Ok(SocketAddr::new(ip, bound.port()))
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
+use cluster::node::Region;
 
 /// Where a server listens: an address or a name, and a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,8 +72,14 @@ fn plain_url(text: &str) -> Result<String, String> {
 #[derive(Debug, Args)]
 pub(crate) struct NginxSettings {
     /// A server's address; may be repeated
-    #[arg(long = "upstream", value_name = "HOST:PORT", required = true)]
+    #[arg(long = "upstream", value_name = "HOST:PORT", required_unless_present = "redis")]
     pub(crate) upstreams: Vec<Upstream>,
+    /// The store of a cluster: its living signal nodes are servers, too
+    #[arg(long, value_name = "URL")]
+    pub(crate) redis: Option<String>,
+    /// Only those of this region
+    #[arg(long, value_name = "NAME", requires = "redis")]
+    pub(crate) region: Option<Region>,
     /// The port that nginx listens on [default: 443 with a certificate, else 80]
     #[arg(long, value_name = "PORT")]
     pub(crate) port: Option<u16>,
@@ -313,6 +320,8 @@ mod tests {
         let upstreams = ["10.0.0.1:1", "10.0.0.2:2"].map(|text| text.parse().expect("an upstream"));
         let settings = NginxSettings {
             upstreams: upstreams.to_vec(),
+            redis: None,
+            region: None,
             port: None,
             server_name: None,
             tls_cert: None,

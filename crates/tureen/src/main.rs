@@ -10,6 +10,7 @@ mod front;
 mod load;
 mod media_node;
 mod metrics;
+mod nodes;
 mod page;
 mod serve;
 mod token_command;
@@ -38,13 +39,14 @@ fn main() -> ExitCode {
             }
             Err(errors) => refuse(&errors),
         },
-        Command::Config(ConfigCommand::Nginx(settings)) => say(&front::nginx(&settings)),
+        Command::Config(ConfigCommand::Nginx(settings)) => ended(nodes::nginx(settings)),
         Command::Config(ConfigCommand::Keepalived(settings)) => say(&front::keepalived(&settings)),
         Command::Config(ConfigCommand::Print(settings)) => match read(&settings) {
             Ok(config) => print(&config),
             Err(errors) => refuse(&errors),
         },
         Command::Cert(command) => ended(cert::make(command)),
+        Command::Nodes(command) => ended(nodes::run(command)),
         Command::Token(arguments) => ended(token_command::make(arguments)),
     }
 }

@@ -81,6 +81,7 @@ pub(crate) async fn serve(checked: Checked) -> Result<()> {
                 Joined::join(
                     settings,
                     roles,
+                    address,
                     media_ip.unwrap_or(address.ip()),
                     media.clone(),
                     rooms_ended,

@@ -11,6 +11,7 @@ mod deploy;
 mod front;
 mod load;
 mod loss;
+mod nodes;
 mod other_worker;
 mod plain;
 mod serving;

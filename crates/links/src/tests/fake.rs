@@ -126,6 +126,7 @@ pub(super) fn node(name: &str, link: std::net::SocketAddr) -> Node {
         region: "here".parse::<Region>().expect("name"),
         link,
         capacity: Capacity { weight: 1, transports: 1, streams: 1 },
+        clients: None,
         draining: false,
         protocol: crate::PROTOCOL,
     }

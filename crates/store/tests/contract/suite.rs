@@ -48,6 +48,7 @@ pub(crate) fn node(name: &str) -> Node {
         region: "eu".parse().expect("name"),
         link: ([127, 0, 0, 1], 7000).into(),
         capacity: Capacity { weight: 4, transports: 500, streams: 2_000 },
+        clients: None,
         draining: false,
         protocol: 1,
     }
