@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::secret::Secret;
 
 /// The longest token, in bytes. Ids of 128 bytes of any script, a role and a name take less than half.
-const MAX_BYTES: usize = 4096;
+pub(crate) const MAX_BYTES: usize = 4096;
 /// How far an application's clock may be from the server's, in seconds.
 const LEEWAY_S: u64 = 30;
 
@@ -101,12 +101,12 @@ impl TokenError {
 
 /// The header that is written, and what is looked at of one that is read.
 #[derive(Debug, Serialize, Deserialize)]
-struct Header {
-    alg: String,
+pub(crate) struct Header {
+    pub(crate) alg: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    typ: Option<String>,
+    pub(crate) typ: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    crit: Option<serde_json::Value>,
+    pub(crate) crit: Option<serde_json::Value>,
 }
 
 /// Makes a token.
@@ -136,34 +136,27 @@ impl Verifier {
     /// # Errors
     /// [`TokenError`], the first reason found; nothing that the token says is looked at before its signature.
     pub fn verify(&self, token: &str, asked: Asked<'_>, now: u64) -> Result<Claims, TokenError> {
-        if token.is_empty() {
-            return Err(TokenError::Missing);
-        }
-        if token.len() > MAX_BYTES {
-            return Err(TokenError::TooLong);
-        }
-        let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
-        let (header, claims) = signed.split_once('.').ok_or(TokenError::Malformed)?;
-        let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed);
-        let (header, claims, signature) = (decode(header)?, decode(claims)?, decode(signature)?);
-        let header: Header = serde_json::from_slice(&header).map_err(|_| TokenError::Malformed)?;
-        if header.alg != "HS256" {
-            return Err(TokenError::Algorithm);
-        }
-        if header.crit.is_some() {
-            return Err(TokenError::Critical);
-        }
-        // Compares in constant time.
-        if !self.0.iter().any(|secret| hmac::verify(&secret.0, signed.as_bytes(), &signature).is_ok()) {
-            return Err(TokenError::Signature);
-        }
-        let claims: Claims = serde_json::from_slice(&claims).map_err(|_| TokenError::Claims)?;
+        let claims = self.verify_lasting(token, asked)?;
         if now >= claims.exp.saturating_add(LEEWAY_S) {
             return Err(TokenError::Expired);
         }
         if claims.nbf.is_some_and(|from| now.saturating_add(LEEWAY_S) < from) {
             return Err(TokenError::NotYet);
         }
+        Ok(claims)
+    }
+
+    /// As [`Self::verify`], whatever the time: who is in stays, also when his connection breaks after the token's time.
+    ///
+    /// # Errors
+    /// As [`Self::verify`].
+    pub fn verify_lasting(&self, token: &str, asked: Asked<'_>) -> Result<Claims, TokenError> {
+        let (_, claims, signed, signature) = signed_parts(token)?;
+        // Compares in constant time.
+        if !self.0.iter().any(|secret| hmac::verify(&secret.0, signed.as_bytes(), &signature).is_ok()) {
+            return Err(TokenError::Signature);
+        }
+        let claims: Claims = serde_json::from_slice(&claims).map_err(|_| TokenError::Claims)?;
         if asked.room.is_some_and(|room| *room != claims.room) {
             return Err(TokenError::OtherRoom);
         }
@@ -172,6 +165,28 @@ impl Verifier {
         }
         Ok(claims)
     }
+}
+
+/// A token's header, its claims, what was signed, and the signature; nothing of it is believed yet but the algorithm's name.
+pub(crate) fn signed_parts(token: &str) -> Result<(Header, Vec<u8>, &str, Vec<u8>), TokenError> {
+    if token.is_empty() {
+        return Err(TokenError::Missing);
+    }
+    if token.len() > MAX_BYTES {
+        return Err(TokenError::TooLong);
+    }
+    let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
+    let (header, claims) = signed.split_once('.').ok_or(TokenError::Malformed)?;
+    let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed);
+    let (header, claims, signature) = (decode(header)?, decode(claims)?, decode(signature)?);
+    let header: Header = serde_json::from_slice(&header).map_err(|_| TokenError::Malformed)?;
+    if header.alg != "HS256" {
+        return Err(TokenError::Algorithm);
+    }
+    if header.crit.is_some() {
+        return Err(TokenError::Critical);
+    }
+    Ok((header, claims, signed, signature))
 }
 
 #[cfg(test)]

@@ -36,6 +36,13 @@ impl Secret {
         Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, bytes)))
     }
 
+    /// A secret that nobody else has; `None` when the system has no randomness to give.
+    pub fn random() -> Option<Self> {
+        let mut bytes = [0; MIN_BYTES];
+        aws_lc_rs::rand::fill(&mut bytes).ok()?;
+        Self::new(&bytes).ok()
+    }
+
     /// All secrets of a file: one a line, without the spaces around it; empty lines and those that begin with `#` are left
     /// out.
     ///
