@@ -34,6 +34,10 @@ pub enum Event {
     },
     /// A session ended, whatever the reason.
     Disconnected(SessionId),
+    /// The way to a session's client broke; it may come back until [`crate::Limits::resume_ms`] later.
+    Detached(SessionId),
+    /// It came back.
+    Attached(SessionId),
     /// A client asks.
     Request {
         /// Who.
@@ -188,6 +192,12 @@ pub enum Counter {
     Replaced,
     /// A connection wanted to take over from another of the same peer, and did not show its key.
     ReplacementRefused,
+    /// The connection of a peer that can come back broke.
+    Detached,
+    /// Such a peer came back.
+    Resumed,
+    /// Such a peer did not come back in time.
+    DetachedTooLong,
     /// A room lost a router.
     RouterLost,
     /// A room has one more router, because those it had were full, busy, or in other regions.
@@ -213,6 +223,9 @@ impl Counter {
             Self::Joined => "joined",
             Self::Replaced => "replaced",
             Self::ReplacementRefused => "replacement_refused",
+            Self::Detached => "detached",
+            Self::Resumed => "resumed",
+            Self::DetachedTooLong => "detached_too_long",
             Self::RouterLost => "router_lost",
             Self::Spread => "spread",
             Self::RouterOverLimit => "router_over_limit",

@@ -184,6 +184,21 @@ number_id!(
     OpId
 );
 
+impl RequestId {
+    /// Set in what no client waits for. Clients' own numbers stay below 2^53.
+    const UNANSWERED: u64 = 1 << 63;
+
+    /// A request whose answer nobody waits for: a client's notification.
+    pub fn unanswered(number: u64) -> Self {
+        Self(number | Self::UNANSWERED)
+    }
+
+    /// Whether nobody waits for its answer.
+    pub fn is_unanswered(self) -> bool {
+        self.0 & Self::UNANSWERED != 0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

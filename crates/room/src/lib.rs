@@ -19,6 +19,7 @@ mod id;
 mod key;
 mod limits;
 mod message;
+mod outgoing;
 mod policy;
 mod room;
 
@@ -37,5 +38,6 @@ pub use message::{
     Consumed, Device, DownlinkBandwidth, Layers, Notification, PeerInfo, PeerProducers, PlainTransportInfo,
     ProducerInfo, Receives, Reply, Request, ServerRequest, TransportInfo, close_code,
 };
+pub use outgoing::{Heard, NotKept, Outgoing};
 pub use policy::{MediaMatch, PolicyError, Role, RolePolicy, RoomType, Source};
 pub use room::{Held, Room};

@@ -34,6 +34,10 @@ pub struct Limits {
     /// Of each of its routers. Set by the host, for all rooms alike.
     #[serde(skip)]
     pub router: RouterLimits,
+    /// How long a peer whose connection broke keeps its place, in milliseconds, if its client can come back to it.
+    pub resume_ms: u64,
+    /// Messages that are kept for a client that can come back, until it says that it has them.
+    pub resume_messages: usize,
     /// How long an empty room keeps its router, in milliseconds, so that a reload or a re-join finds it again.
     pub linger_ms: u64,
 }
@@ -74,6 +78,8 @@ impl Default for Limits {
             app_data_bytes: 4096,
             deferred_requests: 2048,
             router: RouterLimits::default(),
+            resume_ms: 15_000,
+            resume_messages: 4096,
             linger_ms: 3000,
         }
     }
@@ -82,5 +88,9 @@ impl Default for Limits {
 impl Limits {
     pub(crate) fn linger(&self) -> Duration {
         Duration::from_millis(self.linger_ms)
+    }
+
+    pub(crate) fn resume(&self) -> Duration {
+        Duration::from_millis(self.resume_ms)
     }
 }

@@ -29,6 +29,10 @@ pub mod close_code {
     pub const NOT_JOINED: u16 = 4005;
     /// Another connection has this peer id, and the client may not take its place: it is free once that one has gone.
     pub const TAKEN: u16 = 4006;
+    /// The session that the client wanted back cannot be had: connect again without asking for it.
+    pub const NOT_RESUMED: u16 = 4007;
+    /// The client's connection broke, and it did not come back in time. Nobody hears this.
+    pub const GONE: u16 = 4008;
 }
 
 /// The software that a peer uses, by its own account.

@@ -4,6 +4,7 @@
 
 mod completions;
 mod data;
+mod detached;
 mod forwarding;
 mod on_request;
 mod pipe;
@@ -110,6 +111,8 @@ struct Peer {
     data_consumers: BTreeSet<DataConsumerId>,
     data_consumers_coming: usize,
     asks: BTreeMap<AskId, Asked>,
+    /// Since when nobody reaches its client, which may come back.
+    detached: Option<Instant>,
 }
 
 /// What a client was asked to receive.
@@ -263,6 +266,8 @@ impl Room {
         match event {
             Event::Connected { session, comer } => self.connected(session, comer, now),
             Event::Disconnected(session) => self.leave(session, now),
+            Event::Detached(session) => self.detached(session, now),
+            Event::Attached(session) => self.attached(session),
             Event::Request { session, request, message } => self.request(session, request, message),
             Event::Answered { session, ask, accepted } => self.answered(session, ask, accepted),
             Event::MediaDone { op, result } => self.media_done(op, result),
@@ -280,7 +285,8 @@ impl Room {
 
     /// When [`Event::Timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.empty_since.map(|since| since + self.limits.linger())
+        let empty = self.empty_since.map(|since| since + self.limits.linger());
+        [empty, self.next_detached()].into_iter().flatten().min()
     }
 
     /// How much the room holds.
@@ -403,7 +409,8 @@ impl Room {
     }
 
     fn timeout(&mut self, now: Instant) {
-        if self.poll_timeout().is_some_and(|due| due <= now) {
+        self.leave_overdue(now);
+        if self.empty_since.is_some_and(|since| since + self.limits.linger() <= now) {
             self.out.push(Action::CloseRoom);
         }
     }
@@ -477,6 +484,7 @@ impl Peer {
             data_consumers: BTreeSet::new(),
             data_consumers_coming: 0,
             asks: BTreeMap::new(),
+            detached: None,
         }
     }
 

@@ -1009,6 +1009,36 @@ fn a_new_name_is_told_to_the_others() {
     );
 }
 
+#[test]
+fn a_peer_whose_connection_broke_stays_until_its_time_is_over() {
+    let mut world = World::open();
+    let ann = world.peer(1, "ann");
+    let bob = world.peer(2, "bob");
+    world.produce(1, &ann, MediaKind::Audio);
+    world.accept_all();
+    world.event(Event::Detached(SessionId(1)));
+    let due = world.room.poll_timeout().expect("a time is set");
+    assert_eq!(due - world.now, Duration::from_millis(Limits::default().resume_ms));
+    // What comes meanwhile is offered all the same.
+    world.produce(2, &bob, MediaKind::Video);
+    assert_eq!(world.room.open_asks(SessionId(1)).map(|asks| asks.len()), Some(1));
+    assert!(world.told(2).iter().all(|told| !matches!(told, Notification::PeerClosed(_))));
+    // Again at a later time: it counts from the first.
+    world.now += Duration::from_secs(5);
+    world.event(Event::Detached(SessionId(1)));
+    assert_eq!(world.room.poll_timeout(), Some(due));
+    world.event(Event::Attached(SessionId(1)));
+    assert_eq!(world.room.poll_timeout(), None);
+    world.event(Event::Detached(SessionId(1)));
+    world.now = world.room.poll_timeout().expect("a time is set");
+    world.event(Event::Timeout);
+    world.settle();
+    assert!(matches!(&world.told(2)[..], [.., Notification::PeerClosed(id)] if id.as_str() == "ann"));
+    assert_eq!(world.closed, [(SessionId(1), close_code::GONE)]);
+    assert_eq!((world.room.held().peers, world.room.open_asks(SessionId(1))), (1, None));
+    assert!(!world.room_closed);
+}
+
 /// Speakers hear each other; listeners hear speakers' audio and send nothing.
 fn stage() -> RoomType {
     let (speaker, listener) = (Role::new("speaker"), Role::new("listener"));
@@ -1058,6 +1088,9 @@ enum Step {
     Work(usize),
     Fail,
     KillWorker(usize),
+    Detach(usize),
+    Attach(usize),
+    Wait(u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -1074,6 +1107,9 @@ fn step() -> impl Strategy<Value = Step> {
         12 => (1_usize..6).prop_map(Step::Work),
         1 => Just(Step::Fail),
         1 => any::<usize>().prop_map(Step::KillWorker),
+        2 => any::<usize>().prop_map(Step::Detach),
+        2 => any::<usize>().prop_map(Step::Attach),
+        1 => (0_u64..10_000).prop_map(Step::Wait),
     ]
 }
 
@@ -1163,6 +1199,20 @@ impl World {
                 if !sites.is_empty() {
                     self.kill(sites[at % sites.len()]);
                 }
+            }
+            Step::Detach(at) => {
+                if let Some(session) = pick(sessions, at) {
+                    self.event(Event::Detached(SessionId(session)));
+                }
+            }
+            Step::Attach(at) => {
+                if let Some(session) = pick(sessions, at) {
+                    self.event(Event::Attached(SessionId(session)));
+                }
+            }
+            Step::Wait(ms) => {
+                self.now += Duration::from_millis(ms);
+                self.event(Event::Timeout);
             }
         }
     }
