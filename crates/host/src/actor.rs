@@ -5,12 +5,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use room::{Action, Event, Held, Room, RoomId, SessionId, SiteEvent, SiteId};
+use room::{Action, Event, Heard, Held, RequestId, Room, RoomError, RoomId, SessionId, SiteEvent, SiteId};
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 use crate::host::{Shared, lock};
-use crate::session::{Control, FromClient, Inbox, ToClient};
+use crate::resume::{NotResumed, Resumed};
+use crate::seat::{Seat, Told};
+use crate::session::{Control, FromClient, Inbox, OUTBOX, ToClient};
 use crate::site::{SiteNews, SitesOfRoom};
 
 pub(crate) struct RoomActor {
@@ -20,7 +22,9 @@ pub(crate) struct RoomActor {
     inbox: mpsc::Receiver<Inbox>,
     control: mpsc::UnboundedReceiver<Control>,
     held: Arc<Mutex<Held>>,
-    outboxes: HashMap<SessionId, mpsc::Sender<ToClient>>,
+    seats: HashMap<SessionId, Seat>,
+    /// The most messages that are kept for one client.
+    kept: usize,
     sites: SitesOfRoom,
     news: mpsc::Receiver<(SiteId, SiteNews)>,
     ended: bool,
@@ -45,6 +49,7 @@ impl RoomActor {
     ) -> Self {
         let settings = &shared.settings;
         let (sites, news) = SitesOfRoom::new(id.clone(), shared.sites.clone());
+        let kept = settings.room_limits.resume_messages.min(OUTBOX);
         let (room_type, limits) = (settings.room_type.clone(), settings.room_limits.clone());
         let room = Room::new(id, room_type, limits, Instant::now());
         Self {
@@ -54,7 +59,8 @@ impl RoomActor {
             inbox,
             control,
             held,
-            outboxes: HashMap::new(),
+            seats: HashMap::new(),
+            kept,
             sites,
             news,
             ended: false,
@@ -96,9 +102,17 @@ impl RoomActor {
 
     fn take(&mut self, woken: Woken) {
         match woken {
-            Woken::Control(Some(Control::Leave(session))) => {
-                self.outboxes.remove(&session);
-                self.handle(Event::Disconnected(session));
+            Woken::Control(Some(Control::Leave(session, attachment))) => {
+                // Who is back by another connection has not left.
+                if self.seats.get(&session).is_none_or(|seat| seat.is_latest(attachment)) {
+                    self.seats.remove(&session);
+                    self.handle(Event::Disconnected(session));
+                }
+            }
+            Woken::Control(Some(Control::Detach(session, attachment))) => {
+                if self.seats.get_mut(&session).is_some_and(|seat| seat.detach(attachment)) {
+                    self.handle(Event::Detached(session));
+                }
             }
             // Without senders nobody can reach this room any more.
             Woken::Control(Some(Control::Shutdown) | None) | Woken::Inbox(None) => {
@@ -117,20 +131,71 @@ impl RoomActor {
 
     fn message(&mut self, message: Inbox) {
         match message {
-            Inbox::Connect { session, comer, outbox, taken } => {
+            Inbox::Connect { session, comer, attachment, outbox, stays, taken } => {
                 // Its Leave may have come already, if the client gave up while waiting.
                 if outbox.is_closed() || taken.send(()).is_err() {
                     return;
                 }
                 debug!(room = %self.room.id(), peer = %comer.peer, session = session.0, "peer connected");
-                self.outboxes.insert(session, outbox);
+                self.seats.insert(session, Seat::new(attachment, outbox, stays, self.kept));
                 self.handle(Event::Connected { session, comer });
             }
-            Inbox::Said { session, message: FromClient::Request { request, message } } => {
-                self.handle(Event::Request { session, request, message });
+            Inbox::Resume { session, attachment, received, outbox, taken } => {
+                if outbox.is_closed() {
+                    return;
+                }
+                let resumed = self.resume(session, attachment, received, outbox);
+                let is_back = resumed.is_ok();
+                // Who gave up while waiting is away again: its Detach is on the way.
+                let _ = taken.send(resumed);
+                if is_back {
+                    debug!(room = %self.room.id(), session = session.0, "session resumed");
+                    self.handle(Event::Attached(session));
+                }
             }
-            Inbox::Said { session, message: FromClient::Answer { ask, accepted } } => {
-                self.handle(Event::Answered { session, ask, accepted });
+            Inbox::Said { session, attachment, message } => {
+                match self.seats.get(&session) {
+                    Some(seat) if seat.is(attachment) => self.said(session, message),
+                    // An older connection's last words: its client says them again on the new one.
+                    _ => metrics::counter!("tureen_sessions_late_words_total").increment(1),
+                }
+            }
+        }
+    }
+
+    fn resume(
+        &mut self,
+        session: SessionId,
+        attachment: u64,
+        received: u64,
+        outbox: mpsc::Sender<ToClient>,
+    ) -> Result<Resumed, NotResumed> {
+        let asks = self.room.open_asks(session).ok_or(NotResumed::Gone)?;
+        let seat = self.seats.get_mut(&session).ok_or(NotResumed::Gone)?;
+        seat.attach(attachment, outbox, received)?;
+        Ok(Resumed { joined: self.room.has_joined(session), asks })
+    }
+
+    fn said(&mut self, session: SessionId, message: FromClient) {
+        let Some(seat) = self.seats.get_mut(&session) else { return };
+        match message {
+            FromClient::Request { request, message } => match seat.hear(request) {
+                Heard::New => self.handle(Event::Request { session, request, message }),
+                Heard::Repeated => metrics::counter!("tureen_sessions_repeated_requests_total").increment(1),
+                Heard::TooMany => {
+                    let what = "requests without an answer";
+                    let error = RoomError::Limit { what: what.into(), limit: self.kept };
+                    let reply = ToClient::Reply { request, result: Err(error) };
+                    let mut events = Vec::new();
+                    self.tell(session, Some(request), reply, &mut events);
+                    events.into_iter().for_each(|event| self.handle(event));
+                }
+            },
+            FromClient::Answer { ask, accepted } => self.handle(Event::Answered { session, ask, accepted }),
+            FromClient::Received(up_to) => seat.received(up_to),
+            FromClient::Leave => {
+                self.seats.remove(&session);
+                self.handle(Event::Disconnected(session));
             }
         }
     }
@@ -149,17 +214,18 @@ impl RoomActor {
         for action in actions {
             match action {
                 Action::Reply { session, request, result } => {
-                    self.tell(session, ToClient::Reply { request, result }, events);
+                    self.tell(session, Some(request), ToClient::Reply { request, result }, events);
                 }
                 Action::Notify { session, notification } => {
-                    self.tell(session, ToClient::Notify(notification), events);
+                    self.tell(session, None, ToClient::Notify(notification), events);
                 }
                 Action::Ask { session, ask, request } => {
-                    self.tell(session, ToClient::Ask { ask, request }, events);
+                    self.tell(session, None, ToClient::Ask { ask, request }, events);
                 }
                 Action::CloseSession { session, code, reason } => {
-                    self.tell(session, ToClient::Close { code, reason: reason.into() }, events);
-                    self.outboxes.remove(&session);
+                    let close = ToClient::Close { code, reason: reason.into() };
+                    self.tell(session, None, close, events);
+                    self.seats.remove(&session);
                 }
                 Action::Media { site, op, what } => {
                     if !self.sites.start(site, op, what) {
@@ -177,17 +243,18 @@ impl RoomActor {
     }
 
     /// Never waits: a client that leaves this many messages unread loses its session, not the room its pace.
-    fn tell(&mut self, session: SessionId, message: ToClient, events: &mut Vec<Event>) {
-        let Some(outbox) = self.outboxes.get(&session) else { return };
-        match outbox.try_send(message) {
-            Ok(()) => {}
-            // Its Leave is on the way.
-            Err(mpsc::error::TrySendError::Closed(_)) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                metrics::counter!("tureen_sessions_too_slow_total").increment(1);
-                self.outboxes.remove(&session);
-                events.push(Event::Disconnected(session));
-            }
+    fn tell(
+        &mut self,
+        session: SessionId,
+        answers: Option<RequestId>,
+        message: ToClient,
+        events: &mut Vec<Event>,
+    ) {
+        let Some(seat) = self.seats.get_mut(&session) else { return };
+        if let Told::Full = seat.tell(answers, message) {
+            metrics::counter!("tureen_sessions_too_slow_total").increment(1);
+            self.seats.remove(&session);
+            events.push(Event::Disconnected(session));
         }
     }
 }

@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use media::WorkerPool;
-use room::{Comer, Held, Limits, Place, RoomId, RoomType, SessionId};
+use room::{Comer, Held, Limits, PeerId, Place, RoomId, RoomType, SessionId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::actor::RoomActor;
 use crate::media_side::MediaSettings;
+use crate::resume::{NotResumed, Passes, Resumed};
 use crate::session::{Control, Inbox, OUTBOX, Permit, Session, ToClient};
 use crate::site::{LocalSites, Sites};
 
@@ -86,6 +87,8 @@ pub(crate) struct Shared {
     sessions: Arc<AtomicUsize>,
     last_session: AtomicU64,
     last_generation: AtomicU64,
+    last_attachment: AtomicU64,
+    passes: Passes,
     closing: AtomicBool,
 }
 
@@ -116,6 +119,8 @@ impl Host {
             sessions: Arc::default(),
             last_session: AtomicU64::new(0),
             last_generation: AtomicU64::new(0),
+            last_attachment: AtomicU64::new(0),
+            passes: Passes::new(),
             closing: AtomicBool::new(false),
         }))
     }
@@ -127,23 +132,108 @@ impl Host {
         room: RoomId,
         comer: Comer,
     ) -> Result<(Session, mpsc::Receiver<ToClient>), ConnectError> {
+        self.open(room, comer, false).await
+    }
+
+    /// The same for a client that can come back to its session with [`Self::resume`] when its connection breaks.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn enter(
+        &self,
+        room: RoomId,
+        comer: Comer,
+    ) -> Result<(Session, mpsc::Receiver<ToClient>), ConnectError> {
+        self.open(room, comer, true).await
+    }
+
+    async fn open(
+        &self,
+        room: RoomId,
+        comer: Comer,
+        stays: bool,
+    ) -> Result<(Session, mpsc::Receiver<ToClient>), ConnectError> {
         let limit = self.0.settings.limits.sessions;
-        let mut permit = Permit::take(&self.0.sessions, limit).ok_or(ConnectError::Sessions(limit))?;
+        let take =
+            || Permit::take(&self.0.sessions, limit).map(Arc::new).ok_or(ConnectError::Sessions(limit));
+        let mut permit = take()?;
         for _ in 0..CONNECT_ATTEMPTS {
             let entry = self.entry(&room)?;
             let id = SessionId(self.0.last_session.fetch_add(1, Ordering::Relaxed) + 1);
             // From here on the session leaves by being dropped, whatever happens to this future.
-            let session = Session::new(id, entry.inbox, entry.control, permit);
+            let attachment = self.attachment();
+            let place = Some(permit.clone());
+            let session = Session::new(id, entry.inbox, entry.control, attachment, stays, place);
             let (outbox, messages) = mpsc::channel(OUTBOX);
             let (taken, answer) = oneshot::channel();
-            let connect = Inbox::Connect { session: id, comer: comer.clone(), outbox, taken };
+            let connect = Inbox::Connect {
+                session: id,
+                comer: comer.clone(),
+                attachment,
+                outbox,
+                stays: stays.then_some(permit),
+                taken,
+            };
             if session.connect(connect).await && answer.await.is_ok() {
                 return Ok((session, messages));
             }
             drop(session);
-            permit = Permit::take(&self.0.sessions, limit).ok_or(ConnectError::Sessions(limit))?;
+            permit = take()?;
         }
         Err(ConnectError::Busy)
+    }
+
+    /// The token by which a client can have its session back; `term` is the epoch of the room's lease and its node's name.
+    /// `None` where that cannot be.
+    pub fn resume_token(
+        &self,
+        room: RoomId,
+        peer: PeerId,
+        session: SessionId,
+        term: (u64, String),
+    ) -> Option<String> {
+        self.0.passes.sign(room, peer, session, term)
+    }
+
+    /// Gives a client its session back that has all messages up to `received`, and shows the token that it was given under
+    /// this term. The receiver goes on where the client was.
+    ///
+    /// # Errors
+    /// [`NotResumed`]; nothing has changed.
+    pub async fn resume(
+        &self,
+        room: &RoomId,
+        peer: &PeerId,
+        token: &str,
+        term: (u64, &str),
+        received: u64,
+    ) -> Result<(Session, mpsc::Receiver<ToClient>, Resumed), NotResumed> {
+        let claims = self.0.passes.read(token)?;
+        if claims.room != *room {
+            return Err(NotResumed::OtherRoom);
+        }
+        if claims.peer != *peer {
+            return Err(NotResumed::OtherPeer);
+        }
+        if (claims.epoch, claims.node.as_str()) != term {
+            return Err(NotResumed::StaleTerm);
+        }
+        let entry = lock(&self.0.rooms).get(room).cloned().ok_or(NotResumed::Gone)?;
+        let (id, attachment) = (claims.session, self.attachment());
+        // From here on the client is away again by the session's being dropped, whatever happens to this future.
+        let session = Session::new(id, entry.inbox, entry.control, attachment, true, None);
+        let (outbox, messages) = mpsc::channel(OUTBOX);
+        let (taken, answer) = oneshot::channel();
+        let resume = Inbox::Resume { session: id, attachment, received, outbox, taken };
+        if !session.connect(resume).await {
+            return Err(NotResumed::Gone);
+        }
+        let resumed = answer.await.unwrap_or(Err(NotResumed::Gone))?;
+        Ok((session, messages, resumed))
+    }
+
+    fn attachment(&self) -> u64 {
+        self.0.last_attachment.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
     }
 
     /// Whether this room is open here.

@@ -8,6 +8,8 @@ use room::{AskId, Comer, Notification, Reply, Request, RequestId, RoomError, Ser
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::resume::{NotResumed, Resumed};
+
 /// Messages that wait for one client. A peer that joins a room of 500 is offered about a thousand consumers at
 /// once; beyond four times that the client does not read, and its session is closed.
 pub(crate) const OUTBOX: usize = 4096;
@@ -60,12 +62,25 @@ pub(crate) enum Inbox {
     Connect {
         session: SessionId,
         comer: Comer,
+        /// Which of the session's connections this is.
+        attachment: u64,
         outbox: mpsc::Sender<ToClient>,
+        /// For a client that can come back: its place, which it keeps while it is away.
+        stays: Option<Arc<Permit>>,
         /// Dropped unanswered when the room is ending: connect again, to a new one.
         taken: oneshot::Sender<()>,
     },
+    /// Another connection for a session, whose client has all messages up to `received`.
+    Resume {
+        session: SessionId,
+        attachment: u64,
+        received: u64,
+        outbox: mpsc::Sender<ToClient>,
+        taken: oneshot::Sender<Result<Resumed, NotResumed>>,
+    },
     Said {
         session: SessionId,
+        attachment: u64,
         message: FromClient,
     },
 }
@@ -73,7 +88,10 @@ pub(crate) enum Inbox {
 /// What a room's task must hear of even when its inbox is full. At most one per session, and one shutdown.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Control {
-    Leave(SessionId),
+    /// The client leaves by this connection of the session.
+    Leave(SessionId, u64),
+    /// This connection of the session is gone, and its client may come back.
+    Detach(SessionId, u64),
     Shutdown,
 }
 
@@ -82,7 +100,8 @@ pub(crate) enum Control {
 #[error("the room has ended")]
 pub struct SessionGone;
 
-/// One client's place in a room. Dropping it is leaving: everything that its peer held is freed.
+/// One client's connection to a room. Dropping it is leaving: everything that its peer held is freed. But the client that
+/// can come back keeps its place for a while, unless it leaves by [`Session::leave`].
 #[derive(Debug)]
 pub struct Session {
     id: SessionId,
@@ -93,7 +112,14 @@ pub struct Session {
 #[derive(Debug)]
 enum Way {
     /// To the room's task.
-    Room { inbox: mpsc::Sender<Inbox>, control: mpsc::UnboundedSender<Control>, _permit: Permit },
+    Room {
+        inbox: mpsc::Sender<Inbox>,
+        control: mpsc::UnboundedSender<Control>,
+        attachment: u64,
+        /// Whether its client can come back.
+        stays: bool,
+        _permit: Option<Arc<Permit>>,
+    },
     /// To whoever holds the [`FarEnd`].
     Far(mpsc::Sender<FromClient>),
 }
@@ -115,6 +141,10 @@ pub enum FromClient {
         /// Whether the client did as it was asked.
         accepted: bool,
     },
+    /// The client has all messages up to this number.
+    Received(u64),
+    /// The client leaves, and will not come back to this session. Nothing follows.
+    Leave,
 }
 
 /// The other end of a session whose room is not in this process. Once it is dropped, the session says [`SessionGone`].
@@ -133,9 +163,11 @@ impl Session {
         id: SessionId,
         inbox: mpsc::Sender<Inbox>,
         control: mpsc::UnboundedSender<Control>,
-        permit: Permit,
+        attachment: u64,
+        stays: bool,
+        permit: Option<Arc<Permit>>,
     ) -> Self {
-        Self { id, way: Way::Room { inbox, control, _permit: permit } }
+        Self { id, way: Way::Room { inbox, control, attachment, stays, _permit: permit } }
     }
 
     /// A session whose messages are taken by somebody else than a room of this process. Whoever says more than `waiting`
@@ -163,11 +195,22 @@ impl Session {
     /// Says what a client said elsewhere.
     pub async fn say(&self, message: FromClient) -> Result<(), SessionGone> {
         match &self.way {
-            Way::Room { inbox, .. } => {
-                let message = Inbox::Said { session: self.id, message };
+            Way::Room { inbox, attachment, .. } => {
+                let message = Inbox::Said { session: self.id, attachment: *attachment, message };
                 inbox.send(message).await.map_err(|_| SessionGone)
             }
             Way::Far(far) => far.send(message).await.map_err(|_| SessionGone),
+        }
+    }
+
+    /// Leaves for good. The session's messages end when that is known.
+    pub async fn leave(mut self) {
+        match &mut self.way {
+            // Said by dropping it.
+            Way::Room { stays, .. } => *stays = false,
+            Way::Far(far) => {
+                let _ = far.send(FromClient::Leave).await;
+            }
         }
     }
 
@@ -182,9 +225,13 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if let Way::Room { control, .. } = &self.way {
+        if let Way::Room { control, attachment, stays, .. } = &self.way {
+            let end = match stays {
+                true => Control::Detach(self.id, *attachment),
+                false => Control::Leave(self.id, *attachment),
+            };
             // A room that is gone has forgotten the session already.
-            let _ = control.send(Control::Leave(self.id));
+            let _ = control.send(end);
         }
     }
 }

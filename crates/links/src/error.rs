@@ -3,7 +3,7 @@
 use cluster::keeper::Refusal;
 use cluster::lease::Term;
 use cluster::node::{Incarnation, NodeId};
-use host::ConnectError;
+use host::{ConnectError, NotResumed};
 use serde::{Deserialize, Serialize};
 
 /// Why another node could not be asked.
@@ -130,6 +130,9 @@ pub enum OpenRefused {
     /// It has no place.
     #[error(transparent)]
     Full(ConnectError),
+    /// The client cannot have back the session that it wants.
+    #[error(transparent)]
+    NotResumed(NotResumed),
 }
 
 /// Why a session was not opened.

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use cluster::lease::Epoch;
 use futures_util::Stream;
-use host::{Session, ToClient};
+use host::{FromClient, Resumed, Session, ToClient};
 use room::SessionId;
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Status, Streaming};
@@ -23,7 +23,7 @@ pub(crate) struct Downward(State);
 enum State {
     Refused(OpenRefused),
     Open {
-        opened: Option<SessionId>,
+        opened: Option<(SessionId, Option<String>, Option<Resumed>)>,
         epoch: Epoch,
         messages: mpsc::Receiver<ToClient>,
         /// Tells [`upward`] that the gateway is gone.
@@ -57,9 +57,9 @@ impl Downward {
 
     /// Carries a session that was let in. What its client says is read by a task that ends with the stream.
     pub(crate) fn open(admitted: Admitted, up: Streaming<Up>) -> Self {
-        let Admitted { session, messages, term } = admitted;
+        let Admitted { session, messages, term, token, resumed } = admitted;
         let (gone, is_gone) = oneshot::channel();
-        let opened = Some(session.id());
+        let opened = Some((session.id(), token, resumed));
         tokio::spawn(upward(session, up, is_gone));
         Self(State::Open { opened, epoch: term.epoch, messages, _gone: gone, _counted: Counted::new() })
     }
@@ -72,7 +72,9 @@ impl Stream for Downward {
         let (message, over) = match &mut self.0 {
             State::Refused(why) => (Down::Refused(why.clone()), true),
             State::Open { opened, epoch, messages, .. } => match opened.take() {
-                Some(session) => (Down::Opened { session, epoch: *epoch }, false),
+                Some((session, token, resumed)) => {
+                    (Down::Opened { session, epoch: *epoch, token, resumed }, false)
+                }
                 None => match std::task::ready!(messages.poll_recv(cx)) {
                     Some(message) => {
                         let last = matches!(message, ToClient::Close { .. } | ToClient::Lost(_));
@@ -91,7 +93,8 @@ impl Stream for Downward {
 }
 
 /// Hands the room what the client says, one message at a time: while the room is busy, no more are read, and the gateway
-/// waits. Dropping the session at the end is leaving.
+/// waits. Dropping the session at the end is leaving, or being
+/// away for a client that can come back and did not say that it leaves.
 async fn upward(session: Session, mut up: Streaming<Up>, mut gone: oneshot::Receiver<()>) {
     loop {
         let next = tokio::select! {
@@ -101,6 +104,9 @@ async fn upward(session: Session, mut up: Streaming<Up>, mut gone: oneshot::Rece
         };
         // Anything but a word of the client is the end of the stream.
         let Ok(Some(Up::Say(message))) = next else { return };
+        if matches!(message, FromClient::Leave) {
+            return session.leave().await;
+        }
         if session.say(message).await.is_err() {
             return;
         }

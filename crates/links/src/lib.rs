@@ -23,7 +23,7 @@ pub use links::{Believe, Heard, Links, OpenedSession};
 pub use security::{Security, SecurityError, TlsFiles};
 pub use server::{Admitted, Guest, Serve, Server};
 pub use settings::{LinkSettings, Me};
-pub use wire::{OpenSession, PROTOCOL};
+pub use wire::{OpenSession, PROTOCOL, Resume};
 
 #[cfg(test)]
 mod tests;

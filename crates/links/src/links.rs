@@ -8,7 +8,7 @@ use cluster::keeper;
 use cluster::lease::Term;
 use cluster::neighbourhood::Ping;
 use cluster::node::{Incarnation, Node, NodeId};
-use host::{Session, ToClient};
+use host::{Resumed, Session, ToClient};
 use room::RoomId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -42,13 +42,17 @@ pub struct Heard {
 /// A session with a room on another node.
 #[derive(Debug)]
 pub struct OpenedSession {
-    /// The client's end, as that of a room in this process. Dropping it is leaving.
+    /// The client's end, as that of a room in this process.
     pub session: Session,
     /// What the client is to be told, in order. Ends with [`ToClient::Close`] or [`ToClient::Lost`]; when it ends without
     /// either, the client did not read fast enough.
     pub messages: mpsc::Receiver<ToClient>,
     /// Under which term the room takes it in.
     pub term: Term,
+    /// By which the client can come back to the session.
+    pub token: Option<String>,
+    /// What the client finds that came back to it.
+    pub resumed: Option<Resumed>,
 }
 
 /// The ways to all other nodes. Clones share them; when the last is dropped, all connections end.

@@ -48,13 +48,15 @@ pub(crate) async fn open(
         let answer = grpc.streaming(up, path, Json::<Up, Down>::new()).await.map_err(broken)?;
         let mut down = answer.into_inner();
         match down.message().await.map_err(broken)? {
-            Some(Down::Opened { session, epoch }) => Ok((session, epoch, down, channel)),
+            Some(Down::Opened { session, epoch, token, resumed }) => {
+                Ok(((session, token, resumed), epoch, down, channel))
+            }
             Some(Down::Refused(why)) => Err(OpenError::Refused(why)),
             _ => Err(LinkError::Broken("the answer is none".to_owned()).into()),
         }
     };
     let opened = tokio::time::timeout(settings.answer, opening).await;
-    let (id, epoch, down, channel) = opened.unwrap_or(Err(LinkError::Silent.into()))?;
+    let ((id, token, resumed), epoch, down, channel) = opened.unwrap_or(Err(LinkError::Silent.into()))?;
     let term = Term { epoch, node: link.node.id.clone() };
     let (session, end) = Session::far(id, UP);
     // The stream waits for it: it cannot be full.
@@ -64,7 +66,7 @@ pub(crate) async fn open(
     let relay = Relay { room, node, out, believe, links, _place: place, over, _channel: channel };
     // Ends with the stream, which ends with the connection, or with the receiver.
     tokio::spawn(relay.run(down));
-    Ok(OpenedSession { session, messages, term })
+    Ok(OpenedSession { session, messages, term, token, resumed })
 }
 
 /// What goes up: the opening, and then, once the session is there, what its client says until it leaves or [`Relay`] ends.

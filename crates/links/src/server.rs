@@ -14,7 +14,7 @@ use cluster::neighbourhood::Ping;
 use cluster::node::{Incarnation, NodeId};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, TryFutureExt};
-use host::{Session, ToClient};
+use host::{Resumed, Session, ToClient};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http2::Builder;
@@ -66,6 +66,10 @@ pub struct Admitted {
     pub messages: mpsc::Receiver<ToClient>,
     /// Under which term. All that the room says on this session is said under it: the session ends when the term does.
     pub term: Term,
+    /// By which the client can come back to the session.
+    pub token: Option<String>,
+    /// What the client finds that came back to it.
+    pub resumed: Option<Resumed>,
 }
 
 /// What a node does for others.

@@ -3,7 +3,7 @@
 
 use cluster::lease::{Epoch, Term};
 use cluster::node::{Incarnation, NodeId};
-use host::{FromClient, ToClient};
+use host::{FromClient, Resumed, ToClient};
 use room::{Comer, RoomId, SessionId};
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +60,28 @@ pub struct OpenSession {
     pub comer: Comer,
     /// The term under which the node has the room, as far as the asker knows.
     pub term: Term,
+    /// Whether the client can come back to its session when its connection breaks.
+    #[serde(default)]
+    pub stays: bool,
+    /// The session that it has and comes back to.
+    #[serde(default)]
+    pub resume: Option<Resume>,
+}
+
+/// A session that a client wants back.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resume {
+    /// What it was given to prove that the session is its own.
+    pub token: String,
+    /// It has all messages up to this number.
+    pub received: u64,
+}
+
+/// The token is a secret: nothing of it is shown.
+impl std::fmt::Debug for Resume {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Resume").field("received", &self.received).finish_non_exhaustive()
+    }
 }
 
 /// What goes up a session's stream, from the gateway to the room.
@@ -74,7 +96,16 @@ pub(crate) enum Up {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Down {
     /// First, if the session is opened.
-    Opened { session: SessionId, epoch: Epoch },
+    Opened {
+        session: SessionId,
+        epoch: Epoch,
+        /// By which its client can come back to it.
+        #[serde(default)]
+        token: Option<String>,
+        /// What its client finds that came back to it.
+        #[serde(default)]
+        resumed: Option<Resumed>,
+    },
     /// First and last, if not.
     Refused(OpenRefused),
     /// The room speaks, under this term of the node at this end.

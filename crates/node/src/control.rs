@@ -83,6 +83,8 @@ pub(crate) enum Input {
     Asked { from: NodeId, room: RoomId, floor: Option<Term>, answer: oneshot::Sender<Answer> },
     /// A peer wants into a room of this node.
     Admit { room: RoomId, answer: oneshot::Sender<Result<Admitted, Refusal>> },
+    /// A client wants its session back: under which term this node has the room.
+    Has { room: RoomId, answer: oneshot::Sender<Option<Term>> },
     /// It is in, or has given up.
     Opened(RoomId),
     /// Another node says what it hears.
@@ -243,6 +245,9 @@ impl Control {
             }
             Input::Asked { from, room, floor, answer } => self.asked(from, room, floor, answer),
             Input::Admit { room, answer } => self.admit(room, answer),
+            Input::Has { room, answer } => {
+                let _ = answer.send(self.keeper.term(&room).cloned());
+            }
             Input::Opened(room) => self.opened(&room),
             Input::Heard(ping) => self.view.heard(ping, Instant::now()),
             Input::Pinged { node, result } => self.pinged(&node, result),

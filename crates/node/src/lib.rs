@@ -13,4 +13,4 @@ mod terms;
 
 pub use control::{Node, NodeSettings};
 pub use messages::Messages;
-pub use rooms::{ConnectError, Rooms};
+pub use rooms::{ConnectError, Entered, Rooms};

@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use cluster::keeper::Refusal;
-use cluster::lease::Term;
+use cluster::lease::{Epoch, Term};
 use cluster::node::{Node as Identity, NodeId};
-use host::{Host, Session, ToClient};
-use links::{OpenError, OpenRefused, OpenSession, OpenedSession};
+use host::{Host, NotResumed, Resumed, Session};
+use links::{OpenError, OpenRefused, OpenSession, OpenedSession, Resume};
 use rand::RngExt;
-use room::{Comer, RoomId};
-use tokio::sync::{mpsc, oneshot, watch};
+use room::{Comer, PeerId, RoomId};
+use tokio::sync::{oneshot, watch};
 use tracing::debug;
 
 use crate::control::{Input, Node};
@@ -64,9 +64,66 @@ impl Rooms {
                 let (session, messages) = host.connect(room, comer).await?;
                 Ok((session, Messages::alone(messages)))
             }
-            Self::Cluster(node) => node.connect(room, comer).await,
+            Self::Cluster(node) => {
+                let entered = node.connect(room, comer, false).await?;
+                Ok((entered.session, entered.messages))
+            }
         }
     }
+
+    /// The same for a client that can come back to its session when its connection breaks.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn enter(&self, room: RoomId, comer: Comer) -> Result<Entered, ConnectError> {
+        match self {
+            Self::Alone(host) => {
+                let peer = comer.peer.clone();
+                let (session, messages) = host.enter(room.clone(), comer).await?;
+                let token = host.resume_token(room, peer, session.id(), (ALONE.0, ALONE.1.to_owned()));
+                Ok(Entered { session, messages: Messages::alone(messages), token, resumed: None })
+            }
+            Self::Cluster(node) => node.connect(room, comer, true).await,
+        }
+    }
+
+    /// Brings a client back to its session. It has all messages up to `received`, what it missed comes first.
+    ///
+    /// # Errors
+    /// [`NotResumed`]; nothing has changed.
+    pub async fn resume(
+        &self,
+        room: &RoomId,
+        peer: &PeerId,
+        token: String,
+        received: u64,
+    ) -> Result<Entered, NotResumed> {
+        match self {
+            Self::Alone(host) => {
+                let term = (ALONE.0, ALONE.1);
+                let (session, messages, resumed) = host.resume(room, peer, &token, term, received).await?;
+                let messages = Messages::alone(messages);
+                Ok(Entered { session, messages, token: Some(token), resumed: Some(resumed) })
+            }
+            Self::Cluster(node) => node.resume(room, peer, Resume { token, received }).await,
+        }
+    }
+}
+
+/// The term of rooms without a cluster.
+const ALONE: (u64, &str) = (0, "");
+
+/// A session of a client that can come back to it.
+#[derive(Debug)]
+pub struct Entered {
+    /// The client's end. Dropping it leaves its place for a while.
+    pub session: Session,
+    /// What the room says.
+    pub messages: Messages,
+    /// By which the client comes back; it is a secret. `None` where that cannot be.
+    pub token: Option<String>,
+    /// What it finds, if it came back.
+    pub resumed: Option<Resumed>,
 }
 
 impl Rooms {
@@ -85,18 +142,22 @@ pub(crate) enum NotOpened {
     Elsewhere(Option<Refusal>),
     /// It has no place.
     Refused(host::ConnectError),
+    /// The session cannot be had back.
+    NotResumed(NotResumed),
 }
 
 impl Node {
-    async fn connect(&self, room: RoomId, comer: Comer) -> Result<(Session, Messages), ConnectError> {
+    async fn connect(&self, room: RoomId, comer: Comer, stays: bool) -> Result<Entered, ConnectError> {
         let until = Instant::now() + PATIENCE;
         let mut turned_away = false;
         loop {
             let why = match self.find(&room, turned_away).await {
-                Ok(term) => match self.open(&room, &comer, term).await {
+                Ok(term) => match self.open(&room, &comer, stays, term).await {
                     Ok(opened) => return Ok(opened),
                     Err(NotOpened::Refused(error)) => return Err(error.into()),
                     Err(NotOpened::Elsewhere(why)) => why.unwrap_or(Refusal::NotHere),
+                    // Nobody asked for it.
+                    Err(NotOpened::NotResumed(_)) => Refusal::NotHere,
                 },
                 Err(why) => why,
             };
@@ -117,39 +178,83 @@ impl Node {
         found.await.unwrap_or(Err(Refusal::CutOff))
     }
 
-    async fn open(&self, room: &RoomId, comer: &Comer, term: Term) -> Result<(Session, Messages), NotOpened> {
-        let (session, messages, term) = if term.node == self.0.me {
-            self.open_here(room, comer.clone()).await?
-        } else {
-            self.open_there(room, comer, term).await?
-        };
-        match self.accept(room, &term).await {
-            Some(newest) => Ok((session, Messages::of(messages, term, newest))),
-            None => Err(NotOpened::Elsewhere(None)),
-        }
-    }
-
-    async fn open_there(
+    async fn open(
         &self,
         room: &RoomId,
         comer: &Comer,
+        stays: bool,
         term: Term,
-    ) -> Result<(Session, mpsc::Receiver<ToClient>, Term), NotOpened> {
-        let owner = self.known(&term.node).ok_or(NotOpened::Elsewhere(None))?;
-        let open = OpenSession { room: room.clone(), comer: comer.clone(), term };
-        match self.0.links.open(&owner, open).await {
-            Ok(OpenedSession { session, messages, term }) => Ok((session, messages, term)),
-            Err(error) => {
-                debug!(%room, owner = %owner.id, %error, "the room's owner did not open a session");
-                Err(match error {
-                    OpenError::Refused(OpenRefused::Full(why)) => NotOpened::Refused(why),
-                    OpenError::Refused(OpenRefused::NotNow(why)) => NotOpened::Elsewhere(Some(why)),
-                    OpenError::Refused(OpenRefused::NotHere { .. }) | OpenError::Link(_) => {
-                        NotOpened::Elsewhere(None)
-                    }
-                })
+    ) -> Result<Entered, NotOpened> {
+        let opened = if term.node == self.0.me {
+            self.open_here(room, comer.clone(), stays).await?
+        } else {
+            let owner = self.known(&term.node).ok_or(NotOpened::Elsewhere(None))?;
+            let open = OpenSession { room: room.clone(), comer: comer.clone(), term, stays, resume: None };
+            self.open_there(owner, open).await?
+        };
+        self.entered(room, opened).await.ok_or(NotOpened::Elsewhere(None))
+    }
+
+    /// An opened session, if its owner is to be believed.
+    async fn entered(&self, room: &RoomId, opened: OpenedSession) -> Option<Entered> {
+        let OpenedSession { session, messages, term, token, resumed } = opened;
+        let newest = self.accept(room, &term).await?;
+        Some(Entered { session, messages: Messages::of(messages, term, newest), token, resumed })
+    }
+
+    async fn open_there(&self, owner: Identity, open: OpenSession) -> Result<OpenedSession, NotOpened> {
+        let room = open.room.clone();
+        self.0.links.open(&owner, open).await.map_err(|error| {
+            debug!(%room, owner = %owner.id, %error, "the room's owner did not open a session");
+            match error {
+                OpenError::Refused(OpenRefused::Full(why)) => NotOpened::Refused(why),
+                OpenError::Refused(OpenRefused::NotResumed(why)) => NotOpened::NotResumed(why),
+                OpenError::Refused(OpenRefused::NotNow(why)) => NotOpened::Elsewhere(Some(why)),
+                OpenError::Refused(OpenRefused::NotHere { .. }) | OpenError::Link(_) => {
+                    NotOpened::Elsewhere(None)
+                }
             }
+        })
+    }
+
+    /// The session is where its token says, or nowhere: nobody is asked who has the room.
+    async fn resume(&self, room: &RoomId, peer: &PeerId, resume: Resume) -> Result<Entered, NotResumed> {
+        let claims = token::read_resume(&resume.token).ok_or(NotResumed::Token)?;
+        let node: NodeId = claims.node.parse().map_err(|_| NotResumed::Token)?;
+        let term = Term { epoch: Epoch(claims.epoch), node };
+        let opened = if term.node == self.0.me {
+            self.resume_here(room, peer, &resume, term).await?
+        } else {
+            let owner = self.known(&term.node).ok_or(NotResumed::Unreachable)?;
+            let (room, comer) = (room.clone(), Comer::new(peer.clone()));
+            let open = OpenSession { room, comer, term, stays: true, resume: Some(resume) };
+            self.open_there(owner, open).await.map_err(|why| match why {
+                NotOpened::NotResumed(why) => why,
+                NotOpened::Refused(_) | NotOpened::Elsewhere(_) => NotResumed::Unreachable,
+            })?
+        };
+        self.entered(room, opened).await.ok_or(NotResumed::StaleTerm)
+    }
+
+    /// Brings a client back to a session of this node, if the node has the room under this very term.
+    pub(crate) async fn resume_here(
+        &self,
+        room: &RoomId,
+        peer: &PeerId,
+        Resume { token, received }: &Resume,
+        term: Term,
+    ) -> Result<OpenedSession, NotResumed> {
+        let host = self.0.host.as_ref().ok_or(NotResumed::Token)?;
+        let (answer, answered) = oneshot::channel();
+        self.tell(Input::Has { room: room.clone(), answer }).await;
+        let own = answered.await.ok().flatten().ok_or(NotResumed::StaleTerm)?;
+        if own != term {
+            return Err(NotResumed::StaleTerm);
         }
+        let under = (own.epoch.0, own.node.as_str());
+        let (session, messages, resumed) = host.resume(room, peer, token, under, *received).await?;
+        let token = Some(token.clone());
+        Ok(OpenedSession { session, messages, term: own, token, resumed: Some(resumed) })
     }
 
     /// Lets a peer into a room of this node, if it has the room and may.
@@ -157,19 +262,24 @@ impl Node {
         &self,
         room: &RoomId,
         comer: Comer,
-    ) -> Result<(Session, mpsc::Receiver<ToClient>, Term), NotOpened> {
+        stays: bool,
+    ) -> Result<OpenedSession, NotOpened> {
         let Some(host) = &self.0.host else { return Err(NotOpened::Elsewhere(None)) };
         let (answer, answered) = oneshot::channel();
         self.tell(Input::Admit { room: room.clone(), answer }).await;
         let admitted =
             answered.await.unwrap_or(Err(Refusal::CutOff)).map_err(|why| NotOpened::Elsewhere(Some(why)))?;
-        let opened = host.connect(room.clone(), comer).await;
+        let peer = comer.peer.clone();
+        let opened = match stays {
+            true => host.enter(room.clone(), comer).await,
+            false => host.connect(room.clone(), comer).await,
+        };
         let term = admitted.term.clone();
         drop(admitted);
-        match opened {
-            Ok((session, messages)) => Ok((session, messages, term)),
-            Err(error) => Err(NotOpened::Refused(error)),
-        }
+        let (session, messages) = opened.map_err(NotOpened::Refused)?;
+        let under = (term.epoch.0, term.node.as_str().to_owned());
+        let token = stays.then(|| host.resume_token(room.clone(), peer, session.id(), under)).flatten();
+        Ok(OpenedSession { session, messages, term, token, resumed: None })
     }
 
     async fn accept(&self, room: &RoomId, term: &Term) -> Option<watch::Receiver<Term>> {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cluster::keeper::{Answer, Refusal};
 use cluster::lease::Term;
 use cluster::neighbourhood::Ping;
-use links::{Admitted, Guest, OpenRefused, OpenSession, Serve};
+use links::{Admitted, Guest, OpenRefused, OpenSession, OpenedSession, Serve};
 use room::RoomId;
 use tokio::sync::oneshot;
 
@@ -49,11 +49,23 @@ impl Serve for Node {
     }
 
     async fn open(&self, _: &Guest, open: OpenSession) -> Result<Admitted, OpenRefused> {
-        let OpenSession { room, comer, term } = open;
-        // Whoever comes under a higher term knows more than this node.
-        self.tell(Input::Fenced { room: room.clone(), newest: term }).await;
-        match self.open_here(&room, comer).await {
-            Ok((session, messages, term)) => Ok(Admitted { session, messages, term }),
+        let OpenSession { room, comer, term, stays, resume } = open;
+        let opened = match resume {
+            // The term is what the client's token says, which nobody has looked at: it proves nothing about the room.
+            Some(resume) => {
+                self.resume_here(&room, &comer.peer, &resume, term).await.map_err(NotOpened::NotResumed)
+            }
+            None => {
+                // Whoever comes under a higher term knows more than this node.
+                self.tell(Input::Fenced { room: room.clone(), newest: term }).await;
+                self.open_here(&room, comer, stays).await
+            }
+        };
+        match opened {
+            Ok(OpenedSession { session, messages, term, token, resumed }) => {
+                Ok(Admitted { session, messages, term, token, resumed })
+            }
+            Err(NotOpened::NotResumed(why)) => Err(OpenRefused::NotResumed(why)),
             Err(NotOpened::Refused(error)) => Err(OpenRefused::Full(error)),
             Err(NotOpened::Elsewhere(Some(Refusal::NotHere) | None)) => {
                 Err(OpenRefused::NotHere { newest: None })

@@ -212,6 +212,12 @@ pub(crate) fn notification(method: &str, data: &Value) -> String {
     json!({ "notification": true, "method": method, "data": data }).to_string()
 }
 
+/// A message with its number, for a client that counts what it has. `message` is one of those above.
+pub(crate) fn numbered(message: &str, number: u64) -> String {
+    let open = message.strip_suffix('}').unwrap_or(message);
+    format!("{open},\"seq\":{number}}}")
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -246,6 +252,17 @@ mod tests {
         assert_eq!(error.request_id(), None);
         assert!(parse("[]").is_err() && parse("{}").is_err() && parse("").is_err());
         assert!(parse(r#"{"request":"true","id":1,"method":"x"}"#).is_err());
+    }
+
+    #[test]
+    fn a_number_is_added_to_any_message() {
+        for message in
+            [request(1, "x", &json!({})), response(2, &json!({ "a": "}" })), error_response(3, 4, "}")]
+        {
+            let mut value: Value = serde_json::from_str(&numbered(&message, 77)).expect("JSON");
+            assert_eq!(value.as_object_mut().and_then(|fields| fields.remove("seq")), Some(json!(77)));
+            assert_eq!(value, serde_json::from_str::<Value>(&message).expect("JSON"));
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One client's WebSocket: reads its frames within limits, writes what the room says, notices when it is gone.
 //!
-//! The task owns the session: when it ends, for whatever reason, the peer has left its room.
+//! The task owns the session: when it ends, for whatever reason, the peer has left its room. Only who can come back, and
+//! did not say goodbye, keeps its place there for a while.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -10,11 +11,11 @@ use std::time::{Duration, Instant};
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use host::{Session, SessionGone, ToClient};
-use node::Messages;
+use host::{FromClient, NotResumed, Resumed, Session, SessionGone, ToClient};
+use node::{Entered, Messages};
 use rand::RngExt;
 use room::{AskId, Reply, Request, RequestId, close_code};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tracing::debug;
 
 use crate::address::AddressPlace;
@@ -34,7 +35,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// Why a connection ended.
 #[derive(Debug)]
 enum End {
-    /// The client closed it, or the network did.
+    /// The client closed it.
+    Left,
+    /// The network did.
     Gone,
     /// Nothing came from the client, or nothing could be sent to it.
     Silent,
@@ -48,12 +51,39 @@ impl From<SessionGone> for End {
     }
 }
 
+/// What is known of a client before it says anything.
+pub(crate) struct Client {
+    pub(crate) limits: Arc<GatewayLimits>,
+    /// The peer's name by its token.
+    pub(crate) name: Option<String>,
+    pub(crate) dialect: Dialect,
+    /// Of a client that can come back.
+    pub(crate) line: Option<Line>,
+}
+
+/// What a client needs to come back to its session, and where it is in it. The room numbers what it says; since all of it
+/// passes here in order, counting gives the same numbers.
+pub(crate) struct Line {
+    token: Option<String>,
+    /// The number of the last message.
+    last: u64,
+    resumed: Option<Resumed>,
+}
+
+impl Line {
+    /// The parts of a session whose client has all messages up to `received`.
+    pub(crate) fn new(entered: Entered, received: u64) -> (Session, Messages, Option<Self>) {
+        let Entered { session, messages, token, resumed } = entered;
+        (session, messages, Some(Self { token, last: received, resumed }))
+    }
+}
+
 struct Connection {
     session: Session,
-    /// The peer's name by its token.
     name: Option<String>,
     limits: Arc<GatewayLimits>,
     dialect: Dialect,
+    line: Option<Line>,
     bucket: Bucket,
     /// What is borne of a client beyond its rate and of answers that nobody asked for.
     patience: Bucket,
@@ -82,23 +112,22 @@ pub(crate) async fn run(
     id: u64,
     session: Session,
     mut messages: Messages,
-    limits: Arc<GatewayLimits>,
-    name: Option<String>,
-    dialect: Dialect,
+    client: Client,
     place: AddressPlace,
 ) {
     let (mut sink, mut stream) = socket.split();
-    let mut connection = Connection::new(session, limits, name, dialect, Instant::now());
+    let mut connection = Connection::new(session, client, Instant::now());
     let end = connection.serve(&mut sink, &mut stream, &mut messages).await;
     debug!(connection = id, ?end, "session ended");
     let why = match &end {
+        End::Left => "left",
         End::Gone => "gone",
         End::Silent => "silent",
         End::Close { .. } => "closed",
     };
     metrics::counter!("tureen_signaling_sessions_ended_total", "why" => why).increment(1);
     // The room is told before the goodbye is written: a client that does not read holds nothing.
-    drop(connection);
+    connection.leave(&end, &mut messages).await;
     drop(place);
     if let End::Close { code, reason } = end {
         let frame = Message::Close(Some(CloseFrame { code, reason: reason.as_ref().into() }));
@@ -112,15 +141,23 @@ pub(crate) async fn run(
     }
 }
 
+/// Tells a client that it cannot have its session back: it connects again without asking for it.
+pub(crate) async fn not_resumed(socket: WebSocket, why: NotResumed) {
+    let (mut sink, mut stream) = socket.split();
+    let frame = CloseFrame { code: close_code::NOT_RESUMED, reason: why.to_string().into() };
+    let goodbye = async {
+        if sink.send(Message::Close(Some(frame))).await.is_ok() {
+            while let Some(Ok(_)) = stream.next().await {}
+        }
+    };
+    let _ = tokio::time::timeout(TICK, goodbye).await;
+}
+
 impl Connection {
-    fn new(
-        session: Session,
-        limits: Arc<GatewayLimits>,
-        name: Option<String>,
-        dialect: Dialect,
-        now: Instant,
-    ) -> Self {
-        Self {
+    fn new(session: Session, client: Client, now: Instant) -> Self {
+        let Client { limits, name, dialect, mut line } = client;
+        let resumed = line.as_mut().and_then(|line| line.resumed.take());
+        let mut connection = Self {
             session,
             name,
             bucket: Bucket::new(&limits, now),
@@ -128,6 +165,7 @@ impl Connection {
             join_by: limits.join_timeout().and_then(|timeout| now.checked_add(timeout)),
             limits,
             dialect,
+            line,
             malformed: 0,
             last_request: 0,
             requests: HashMap::new(),
@@ -137,7 +175,39 @@ impl Connection {
             last_seen: now,
             last_ping: now,
             out: Vec::new(),
+        };
+        if let Some(resumed) = resumed {
+            connection.resumed(resumed, now);
         }
+        connection
+    }
+
+    /// The client is back: it is told which of its answers were not heard, and then what it missed.
+    fn resumed(&mut self, Resumed { joined, asks }: Resumed, now: Instant) {
+        if joined {
+            self.join_by = None;
+        }
+        let due = now + self.limits.request_timeout();
+        let open: Vec<_> = asks.iter().map(|ask| ask.0).collect();
+        self.asks.extend(asks.into_iter().map(|ask| (ask.0, (ask, due))));
+        self.say(codec::notification("resumed", &json!({ "asks": open })));
+    }
+
+    /// The end of the session, or of this connection to it.
+    async fn leave(self, end: &End, messages: &mut Messages) {
+        let is_away = matches!(end, End::Gone | End::Silent);
+        if self.line.is_none() || is_away {
+            return;
+        }
+        let left = async {
+            self.session.leave().await;
+            let mut rest = Vec::new();
+            while messages.recv_many(&mut rest, WRITE_BATCH).await > 0 {
+                rest.clear();
+            }
+        };
+        // Unheard, it is away, and has left when its time is over.
+        let _ = tokio::time::timeout(TICK, left).await;
     }
 
     async fn serve(
@@ -203,7 +273,7 @@ impl Connection {
                 self.malformed(&CodecError::Shape { what: "protoo frames are text", id: None })
             }
             Message::Ping(_) | Message::Pong(_) => Ok(()),
-            Message::Close(_) => Err(End::Gone),
+            Message::Close(_) => Err(End::Left),
         }
     }
 
@@ -222,6 +292,12 @@ impl Connection {
             self.say(codec::response(id, &answer));
             return Ok(());
         }
+        if id.is_none() && method == "received" && self.line.is_some() {
+            if let Some(up_to) = data.get("seq").and_then(Value::as_u64) {
+                self.session.say(FromClient::Received(up_to)).await?;
+            }
+            return Ok(());
+        }
         if id.is_none() {
             self.dialect.learn(Dialect::TypeScript);
         }
@@ -235,7 +311,12 @@ impl Connection {
                     said.clone_from(name);
                 }
                 self.last_request += 1;
-                let request = RequestId(self.last_request);
+                let request = match id {
+                    // Its own number, by which the room knows a request that is repeated.
+                    Some(id) if self.line.is_some() => RequestId(id),
+                    None if self.line.is_some() => RequestId::unanswered(self.last_request),
+                    _ => RequestId(self.last_request),
+                };
                 self.requests.insert(request, Waiting { id, since: now });
                 self.session.request(request, message).await?;
             }
@@ -283,6 +364,7 @@ impl Connection {
             return Err(End::Close { code: close_code::TOO_SLOW, reason: reason.into() });
         }
         for message in batch.drain(..) {
+            let before = self.out.len();
             match message {
                 ToClient::Reply { request, result } => self.reply(request, result),
                 ToClient::Notify(notification) => {
@@ -293,9 +375,11 @@ impl Connection {
                 ToClient::Ask { ask, request } => {
                     let (method, data) = dialect::server_request(&request, self.dialect);
                     self.last_ask += 1;
+                    // Who can come back answers on another connection what it was asked on this one.
+                    let id = if self.line.is_some() { ask.0 } else { self.last_ask };
                     let due = Instant::now() + self.limits.request_timeout();
-                    self.asks.insert(self.last_ask, (ask, due));
-                    self.say(codec::request(self.last_ask, method, &data));
+                    self.asks.insert(id, (ask, due));
+                    self.say(codec::request(id, method, &data));
                 }
                 ToClient::Close { code, reason } => return Err(End::Close { code, reason }),
                 // The client comes back at once, and is led to the room's new owner.
@@ -303,17 +387,42 @@ impl Connection {
                     return Err(End::Close { code: close_code::MEDIA_LOST, reason: loss.to_string().into() });
                 }
             }
+            self.number(before);
         }
         Ok(())
     }
 
+    /// Numbers a message of the room for a client that counts. Of several frames the last bears the number: who has it has
+    /// them all.
+    fn number(&mut self, before: usize) {
+        let Some(line) = &mut self.line else { return };
+        line.last = line.last.saturating_add(1);
+        if self.out.len() > before
+            && let Some(Message::Text(text)) = self.out.last_mut()
+        {
+            *text = codec::numbered(text.as_str(), line.last).into();
+        }
+    }
+
     fn reply(&mut self, request: RequestId, result: Result<Reply, room::RoomError>) {
-        // Not there: it was answered with a timeout.
-        let Some(Waiting { id, .. }) = self.requests.remove(&request) else { return };
+        let id = match self.requests.remove(&request) {
+            Some(Waiting { id, .. }) => id,
+            // It came by an earlier connection of the client.
+            None if self.line.is_some() && !request.is_unanswered() => Some(request.0),
+            // It was answered with a timeout.
+            None => return,
+        };
         let joined = matches!(result, Ok(Reply::Joined(_)));
         if let Some(id) = id {
             let text = match result {
-                Ok(reply) => codec::response(id, &dialect::reply(reply, self.dialect)),
+                Ok(reply) => {
+                    let mut data = dialect::reply(reply, self.dialect);
+                    let token = self.line.as_ref().and_then(|line| line.token.as_ref());
+                    if let (true, Some(token), Some(fields)) = (joined, token, data.as_object_mut()) {
+                        fields.insert("resume".to_owned(), json!({ "token": token }));
+                    }
+                    codec::response(id, &data)
+                }
                 Err(error) => codec::error_response(id, error.code(), &error.to_string()),
             };
             self.say(text);

@@ -21,7 +21,7 @@ use tracing::debug;
 use crate::address::{AddressCounts, client_address};
 use crate::broadcasters::Broadcasters;
 use crate::codec::MAX_FRAME_BYTES;
-use crate::connection;
+use crate::connection::{self, Client, Line};
 use crate::dialect::Dialect;
 use crate::limits::GatewayLimits;
 
@@ -50,6 +50,31 @@ struct Visitor {
     name: Option<String>,
     /// What proves that it was here before.
     key: Option<PeerKey>,
+}
+
+/// How a client comes.
+enum Coming {
+    /// As protoo's clients do: when its connection breaks, it has left.
+    Once,
+    /// It can come back to its session.
+    ToStay,
+    /// It comes back, and has all messages up to this number.
+    Back { token: String, received: u64 },
+}
+
+impl Coming {
+    fn of(pairs: &[(String, String)]) -> Self {
+        let find = |key: &str| pairs.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
+        match (find("resume"), find("resumable")) {
+            (Some(token), _) => {
+                // What is no number fits nothing that was said.
+                let received = find("received").and_then(|number| number.parse().ok()).unwrap_or(u64::MAX);
+                Self::Back { token: token.to_owned(), received }
+            }
+            (None, Some("1" | "true")) => Self::ToStay,
+            (None, _) => Self::Once,
+        }
+    }
 }
 
 /// Why a client is not let in by what it says of itself.
@@ -81,7 +106,8 @@ impl Gateway {
     }
 
     /// Answers an upgrade request that came over a connection from `from`. `query` is the raw query string of its URL;
-    /// `roomId`, `peerId`, `peerKey` and `token` are read from it, the token also from the header `Authorization: Bearer`.
+    /// `roomId`, `peerId`, `peerKey`, `token`, `resumable`, `resume` and `received` are read from it, the token also from the
+    /// header `Authorization: Bearer`.
     pub async fn accept(
         &self,
         upgrade: WebSocketUpgrade,
@@ -97,7 +123,11 @@ impl Gateway {
         if let Err(refusal) = self.check_origin(headers) {
             return (refusal.status, refusal.text).into_response();
         }
-        let visitor = match visitor(query, headers, self.tokens.as_deref(), unix_now()) {
+        let pairs = pairs(query);
+        let coming = Coming::of(&pairs);
+        // Who is in stays, also when the connection breaks after the token's time.
+        let now = if matches!(coming, Coming::Back { .. }) { None } else { Some(unix_now()) };
+        let visitor = match visitor(&pairs, headers, self.tokens.as_deref(), now) {
             Ok(visitor) => visitor,
             Err(Unwanted::Id(error)) => {
                 refused("id");
@@ -121,8 +151,34 @@ impl Gateway {
             return (StatusCode::TOO_MANY_REQUESTS, text).into_response();
         };
         let Visitor { room, peer, role, name, key } = visitor;
+        let upgrade = upgrade
+            .protocols([SUBPROTOCOL])
+            .max_message_size(MAX_FRAME_BYTES)
+            .max_frame_size(MAX_FRAME_BYTES);
         let comer = Comer { role, key, ..Comer::new(peer.clone()) };
-        let (session, messages) = match self.rooms.connect(room.clone(), comer).await {
+        let opened = match coming {
+            Coming::Once => {
+                let opened = self.rooms.connect(room.clone(), comer).await;
+                opened.map(|(session, messages)| (session, messages, None))
+            }
+            Coming::ToStay => {
+                let opened = self.rooms.enter(room.clone(), comer).await;
+                opened.map(|entered| Line::new(entered, 0))
+            }
+            Coming::Back { token, received } => {
+                let resumed = self.rooms.resume(&room, &peer, token, received).await;
+                resumes(resumed.as_ref().map_or_else(|why| why.name(), |_| "resumed"));
+                match resumed {
+                    Ok(entered) => Ok(Line::new(entered, received)),
+                    // A page is told nothing of a refused handshake, so it is told after it.
+                    Err(why) => {
+                        debug!(%room, %peer, %why, "session not resumed");
+                        return upgrade.on_upgrade(move |socket| connection::not_resumed(socket, why));
+                    }
+                }
+            }
+        };
+        let (session, messages, line) = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 refused(error.name());
@@ -133,13 +189,9 @@ impl Gateway {
         debug!(%room, %peer, connection, "session opened");
         let limits = self.limits.clone();
         let dialect = Dialect::of_query(query);
+        let client = Client { limits, name, dialect, line };
         upgrade
-            .protocols([SUBPROTOCOL])
-            .max_message_size(MAX_FRAME_BYTES)
-            .max_frame_size(MAX_FRAME_BYTES)
-            .on_upgrade(move |socket| {
-                connection::run(socket, connection, session, messages, limits, name, dialect, place)
-            })
+            .on_upgrade(move |socket| connection::run(socket, connection, session, messages, client, place))
     }
 }
 
@@ -220,6 +272,11 @@ impl Gateway {
     }
 }
 
+/// How it went with a client that wanted its session back.
+fn resumes(result: &'static str) {
+    metrics::counter!("tureen_signaling_resumes_total", "result" => result).increment(1);
+}
+
 fn refused(why: &'static str) {
     metrics::counter!("tureen_signaling_refused_total", "why" => why).increment(1);
 }
@@ -250,13 +307,13 @@ fn from_allowed_page(headers: &HeaderMap, allowed: &[String]) -> bool {
 }
 
 /// Reads who comes. Clients of the classic web application send the word `undefined` for what they were not given.
+/// Without a time, tokens are believed whatever it is.
 fn visitor(
-    query: &str,
+    pairs: &[(String, String)],
     headers: &HeaderMap,
     tokens: Option<&Verifier>,
-    now: u64,
+    now: Option<u64>,
 ) -> Result<Visitor, Unwanted> {
-    let pairs = pairs(query);
     let find = |key: &str| {
         let found = pairs.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
         found.filter(|value| !value.is_empty() && *value != "undefined")
@@ -271,7 +328,11 @@ fn visitor(
     };
     let token = bearer(headers).or_else(|| find("token")).unwrap_or_default();
     let asked = Asked { room: room.as_ref(), peer: peer.as_ref() };
-    let claims = tokens.verify(token, asked, now).map_err(Unwanted::Token)?;
+    let claims = match now {
+        Some(now) => tokens.verify(token, asked, now),
+        None => tokens.verify_lasting(token, asked),
+    }
+    .map_err(Unwanted::Token)?;
     Ok(Visitor { room: claims.room, peer: claims.peer, role: claims.role, name: claims.name, key })
 }
 
@@ -305,7 +366,7 @@ mod tests {
     use super::*;
 
     fn ids(query: &str) -> Option<(String, String)> {
-        let visitor = visitor(query, &HeaderMap::new(), None, 0).ok()?;
+        let visitor = visitor(&pairs(query), &HeaderMap::new(), None, Some(0)).ok()?;
         Some((visitor.room.to_string(), visitor.peer.to_string()))
     }
 
@@ -337,15 +398,17 @@ mod tests {
         let mut with_header = HeaderMap::new();
         with_header.insert(header::AUTHORIZATION, format!("bearer {text}").parse().expect("header"));
         let none = HeaderMap::new();
-        let come = |query: &str, headers: &HeaderMap| match visitor(query, headers, Some(&tokens), 50) {
-            Ok(visitor) => {
-                let role = visitor.role.map(|role| role.as_str().to_owned());
-                Ok((visitor.room.to_string(), visitor.peer.to_string(), role, visitor.name))
-            }
-            Err(Unwanted::Token(error)) => Err(error.why()),
-            Err(Unwanted::Id(_)) => Err("id"),
-            Err(Unwanted::Key(_)) => Err("key"),
-        };
+        let come =
+            |query: &str, headers: &HeaderMap| match visitor(&pairs(query), headers, Some(&tokens), Some(50))
+            {
+                Ok(visitor) => {
+                    let role = visitor.role.map(|role| role.as_str().to_owned());
+                    Ok((visitor.room.to_string(), visitor.peer.to_string(), role, visitor.name))
+                }
+                Err(Unwanted::Token(error)) => Err(error.why()),
+                Err(Unwanted::Id(_)) => Err("id"),
+                Err(Unwanted::Key(_)) => Err("key"),
+            };
         let ann = ("r".to_owned(), "ann".to_owned(), Some("judge".to_owned()), Some("A".to_owned()));
         for (query, headers) in [
             (format!("roomId=r&peerId=ann&token={text}"), &none),

@@ -3,6 +3,8 @@
 
 #[path = "gateway/client.rs"]
 mod client;
+#[path = "gateway/resume.rs"]
+mod resume;
 #[path = "gateway/server.rs"]
 mod server;
 #[path = "gateway/transcript.rs"]

@@ -9,8 +9,8 @@ use cluster::keeper::Answer;
 use cluster::lease::{Epoch, Term};
 use cluster::neighbourhood::Ping;
 use cluster::node::{Capacity, Incarnation, Node, NodeId, Region, Roles};
-use host::{FarEnd, Session, ToClient};
-use room::{RoomId, SessionId};
+use host::{FarEnd, NotResumed, Resumed, Session, ToClient};
+use room::{AskId, RoomId, SessionId};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -25,6 +25,9 @@ use crate::{
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// The term under which a fake node has every room but `nowhere`.
 pub(super) const EPOCH: Epoch = Epoch(7);
+
+/// By which clients come back to any session.
+const TOKEN: &str = "a token";
 
 pub(super) fn id(name: &str) -> NodeId {
     name.parse().expect("name")
@@ -87,10 +90,17 @@ impl Serve for Fake {
         if open.room.as_str() == "nowhere" {
             return Err(OpenRefused::NotHere { newest: Some(term) });
         }
+        let resumed = match &open.resume {
+            Some(resume) if resume.token != TOKEN => {
+                return Err(OpenRefused::NotResumed(NotResumed::Token));
+            }
+            resume => resume.as_ref().map(|_| Resumed { joined: true, asks: vec![AskId(3)] }),
+        };
+        let token = open.stays.then(|| TOKEN.to_owned());
         let (session, from_client) = Session::far(SessionId(77), 1);
         let (to_client, messages) = mpsc::channel(8);
         self.opened.send(Opened { open, from_client, to_client }).expect("the test waits");
-        Ok(Admitted { session, messages, term })
+        Ok(Admitted { session, messages, term, token, resumed })
     }
 
     fn fenced(&self, _: &Guest, room: RoomId, newest: Term) {

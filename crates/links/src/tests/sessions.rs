@@ -3,12 +3,12 @@ use std::time::Duration;
 use cluster::keeper::Answer;
 use cluster::lease::Term;
 use cluster::node::Incarnation;
-use host::{FromClient, Loss, ToClient};
+use host::{FromClient, Loss, NotResumed, Resumed, ToClient};
 use room::{AskId, Comer, Notification, PeerId, Reply, Request, RequestId, Role, close_code};
 use tokio::time::timeout;
 
 use super::fake::{Certificates, EPOCH, Listening, PATIENCE, id, links, me, patient, ping, room};
-use crate::{Believe, LinkError, LinkSettings, Me, OpenError, OpenRefused, OpenSession, Security};
+use crate::{Believe, LinkError, LinkSettings, Me, OpenError, OpenRefused, OpenSession, Resume, Security};
 
 /// Nothing moves any more if nothing moved for this long. On a machine that is slower, less is on its way.
 const LONG: Duration = Duration::from_millis(200);
@@ -18,6 +18,8 @@ fn open(name: &str, peer: &str) -> OpenSession {
         room: room(name),
         comer: Comer { role: Some(Role::new("judge")), ..Comer::new(PeerId::parse(peer).expect("id")) },
         term: Term { epoch: EPOCH, node: id("m1") },
+        stays: false,
+        resume: None,
     }
 }
 
@@ -75,6 +77,35 @@ async fn nodes_talk_ask_and_carry_sessions_both_ways() {
         assert_eq!(near.messages.recv().await, None, "without a word: she did not keep up");
         owner.server.stop(PATIENCE).await;
     }
+}
+
+#[tokio::test]
+async fn a_client_comes_back_to_its_session_by_another_gateway_and_leaves_for_good() {
+    let mut owner = Listening::start("m1", Security::plaintext(), patient()).await;
+    let (first, _) = links(me("s1"), Security::plaintext(), patient());
+    let (second, _) = links(me("s2"), Security::plaintext(), patient());
+    let near =
+        first.open(&owner.node, OpenSession { stays: true, ..open("r", "ann") }).await.expect("opened");
+    let mut far = owner.opened.recv().await.expect("opened");
+    assert!(far.open.stays && near.resumed.is_none());
+    let token = near.token.expect("a token");
+    drop(near.session);
+    assert_eq!(timeout(PATIENCE, far.from_client.recv()).await, Ok(None), "it did not say that it leaves");
+
+    let back = |token: &str| {
+        let resume = Some(Resume { token: token.to_owned(), received: 41 });
+        OpenSession { stays: true, resume, ..open("r", "ann") }
+    };
+    let wrong = second.open(&owner.node, back("wrong")).await.expect_err("refused");
+    assert_eq!(wrong, OpenError::Refused(OpenRefused::NotResumed(NotResumed::Token)));
+    let near = second.open(&owner.node, back(&token)).await.expect("opened");
+    let mut far = owner.opened.recv().await.expect("opened");
+    assert_eq!(far.open.resume.map(|resume| resume.received), Some(41));
+    assert_eq!(near.resumed, Some(Resumed { joined: true, asks: vec![AskId(3)] }));
+    near.session.say(FromClient::Received(42)).await.expect("said");
+    near.session.leave().await;
+    assert_eq!(timeout(PATIENCE, far.from_client.recv()).await, Ok(Some(FromClient::Received(42))));
+    assert_eq!(timeout(PATIENCE, far.from_client.recv()).await, Ok(Some(FromClient::Leave)));
 }
 
 #[tokio::test]

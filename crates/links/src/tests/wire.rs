@@ -7,7 +7,7 @@ use std::sync::Arc;
 use cluster::keeper::Refusal;
 use cluster::lease::{Epoch, Term};
 use cluster::node::Incarnation;
-use host::{ConnectError, FromClient, Loss, ToClient};
+use host::{ConnectError, FromClient, Loss, NotResumed, Resumed, ToClient};
 use ortc::{ConsumerType, MediaKind, ParameterValue, RtpParameters, SctpStreamParameters};
 use room::{
     AskId, Comer, Consumed, ConsumerId, DataConsumerId, DataProducerId, Device, DownlinkBandwidth, Layers,
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::fake::{id, room};
 use crate::error::{OpenRefused, Policy};
-use crate::wire::{Down, Hello, OpenSession, Up, Welcome};
+use crate::wire::{Down, Hello, OpenSession, Resume, Up, Welcome};
 
 fn survives<T: Serialize + DeserializeOwned + PartialEq + Debug>(message: T) {
     let text = serde_json::to_string(&message).expect("written");
@@ -212,7 +212,11 @@ fn every_request() {
     survives(Up::Say(FromClient::Answer { ask: AskId(1), accepted: false }));
     let term = Term { epoch: Epoch(u64::MAX), node: id("m1") };
     let peer = peer().id;
-    survives(Up::Open(OpenSession { room: room("R 7"), comer: Comer::new(peer), term }));
+    survives(Up::Say(FromClient::Received(u64::MAX)));
+    survives(Up::Say(FromClient::Leave));
+    let resume = Some(Resume { token: "t".into(), received: u64::MAX });
+    let open = OpenSession { room: room("R 7"), comer: Comer::new(peer), term, stays: true, resume };
+    survives(Up::Open(open));
 }
 
 #[test]
@@ -386,7 +390,20 @@ fn everything_a_room_says() {
     for message in all!(all_said, ToClient { Reply, Notify, Ask, Close, Lost }) {
         survives(Down::Say { epoch: Epoch(1), message });
     }
-    survives(Down::Opened { session: SessionId(1), epoch: Epoch(2) });
+    survives(Down::Opened { session: SessionId(1), epoch: Epoch(2), token: None, resumed: None });
+    let resumed = Some(Resumed { joined: true, asks: vec![AskId(1), AskId(2)] });
+    survives(Down::Opened { session: SessionId(1), epoch: Epoch(2), token: Some("t".into()), resumed });
+    for why in [
+        NotResumed::Token,
+        NotResumed::OtherRoom,
+        NotResumed::OtherPeer,
+        NotResumed::StaleTerm,
+        NotResumed::Gone,
+        NotResumed::Missed,
+        NotResumed::Unreachable,
+    ] {
+        survives(Down::Refused(OpenRefused::NotResumed(why)));
+    }
     survives(Down::TooSlow);
 }
 

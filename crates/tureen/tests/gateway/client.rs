@@ -19,10 +19,13 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Client {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
-    last_id: u64,
+    pub(crate) last_id: u64,
     /// The id of the server's last question.
     pub(crate) last_asked: u64,
     kept: VecDeque<Said>,
+    /// The numbers of messages, as they came, and the last of them.
+    pub(crate) seqs: Vec<u64>,
+    pub(crate) last_seq: u64,
 }
 
 /// What the server said.
@@ -105,7 +108,7 @@ impl Client {
         if chosen.is_none_or(|chosen| chosen != "protoo") {
             bail!("the server did not take up the subprotocol");
         }
-        Ok(Self { socket, last_id: 0, last_asked: 0, kept: VecDeque::new() })
+        Ok(Self { socket, last_id: 0, last_asked: 0, kept: VecDeque::new(), seqs: Vec::new(), last_seq: 0 })
     }
 
     pub(crate) async fn text(&mut self, text: &str) -> Result<()> {
@@ -118,6 +121,11 @@ impl Client {
             Some(said) => Ok(said),
             None => self.read().await,
         }
+    }
+
+    /// What came and was not waited for.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = &Said> {
+        self.kept.iter()
     }
 
     async fn read(&mut self) -> Result<Said> {
@@ -136,6 +144,10 @@ impl Client {
     }
 
     async fn said(&mut self, mut message: Value) -> Result<Said> {
+        if let Some(seq) = message["seq"].as_u64() {
+            self.seqs.push(seq);
+            self.last_seq = seq;
+        }
         let method = message["method"].as_str().unwrap_or_default().to_owned();
         let data = message["data"].take();
         let id = message["id"].as_u64().unwrap_or_default();

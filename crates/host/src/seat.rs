@@ -1,0 +1,111 @@
+//! The room's end of one session: where its messages go now, and what is kept for a client that can come back.
+
+use std::sync::Arc;
+
+use room::{Heard, Outgoing, RequestId, close_code};
+use tokio::sync::mpsc;
+
+use crate::resume::NotResumed;
+use crate::session::{Permit, ToClient};
+
+#[derive(Debug)]
+pub(crate) struct Seat {
+    /// Which of the session's connections is the present one, or was the last.
+    attachment: u64,
+    /// `None` while its client is away.
+    outbox: Option<mpsc::Sender<ToClient>>,
+    /// Of a client that can come back.
+    line: Option<Line>,
+}
+
+#[derive(Debug)]
+struct Line {
+    outgoing: Outgoing<ToClient>,
+    /// Its place among the host's sessions.
+    _permit: Arc<Permit>,
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// It is on its way, or kept; or its client is gone, which the room will hear.
+    Taken,
+    /// The client does not read.
+    Full,
+}
+
+impl Seat {
+    /// `stays`: the place of a client that can come back, for which up to `kept` messages are kept.
+    pub(crate) fn new(
+        attachment: u64,
+        outbox: mpsc::Sender<ToClient>,
+        stays: Option<Arc<Permit>>,
+        kept: usize,
+    ) -> Self {
+        let line = stays.map(|permit| Line { outgoing: Outgoing::new(kept), _permit: permit });
+        Self { attachment, outbox: Some(outbox), line }
+    }
+
+    /// Whether this is the present connection.
+    pub(crate) fn is(&self, attachment: u64) -> bool {
+        self.attachment == attachment && self.outbox.is_some()
+    }
+
+    /// Whether no connection came after this one.
+    pub(crate) fn is_latest(&self, attachment: u64) -> bool {
+        self.attachment == attachment
+    }
+
+    /// This connection is gone. Whether its client is away now.
+    pub(crate) fn detach(&mut self, attachment: u64) -> bool {
+        let is_present = self.is(attachment) && self.line.is_some();
+        if is_present {
+            self.outbox = None;
+        }
+        is_present
+    }
+
+    /// The client comes by another connection, and is told what it missed. An older connection, if it is there yet, ends.
+    pub(crate) fn attach(
+        &mut self,
+        attachment: u64,
+        outbox: mpsc::Sender<ToClient>,
+        received: u64,
+    ) -> Result<(), NotResumed> {
+        let line = self.line.as_mut().ok_or(NotResumed::Gone)?;
+        for missed in line.outgoing.since(received).map_err(|_| NotResumed::Missed)? {
+            // No more are kept than it takes.
+            let _ = outbox.try_send(missed.clone());
+        }
+        if let Some(older) = self.outbox.replace(outbox) {
+            let reason = "the client came back by another connection".into();
+            let _ = older.try_send(ToClient::Close { code: close_code::FINAL, reason });
+        }
+        self.attachment = attachment;
+        Ok(())
+    }
+
+    /// Takes note of a request.
+    pub(crate) fn hear(&mut self, request: RequestId) -> Heard {
+        self.line.as_mut().map_or(Heard::New, |line| line.outgoing.hear(request))
+    }
+
+    /// The client has all messages up to this number.
+    pub(crate) fn received(&mut self, up_to: u64) {
+        if let Some(line) = &mut self.line {
+            line.outgoing.received(up_to);
+        }
+    }
+
+    /// Says something, and keeps it for a client that can come back.
+    pub(crate) fn tell(&mut self, answers: Option<RequestId>, message: ToClient) -> Told {
+        if let Some(line) = &mut self.line {
+            line.outgoing.say(answers, message.clone());
+        }
+        match self.outbox.as_ref().map(|outbox| outbox.try_send(message)) {
+            // Of a closed one, the end is on the way.
+            None | Some(Ok(()) | Err(mpsc::error::TrySendError::Closed(_))) => Told::Taken,
+            Some(Err(mpsc::error::TrySendError::Full(_))) => Told::Full,
+        }
+    }
+}
