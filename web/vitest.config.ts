@@ -4,6 +4,8 @@ export default defineConfig({
   test: {
     include: ['{client,app}/src/**/*.test.ts'],
     environment: 'node',
+    // Node has no WebSocket of its own before version 22.
+    setupFiles: ['./vitest.setup.ts'],
     restoreMocks: true,
   },
 });

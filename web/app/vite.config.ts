@@ -12,6 +12,6 @@ export default defineConfig({
     license: { fileName: 'licenses.md' },
     chunkSizeWarningLimit: 800,
   },
-  // protoo-client's dependencies read Node's `global` and `process.env.DEBUG`.
+  // mediasoup-client's dependencies read Node's `global` and `process.env.DEBUG`.
   define: { global: 'globalThis' },
 });

@@ -46,8 +46,8 @@ interface CallEvents {
 }
 
 export interface CallOptions {
-  /** WebSocket address with room and peer id. */
-  url: string;
+  /** WebSocket address with room and peer id; of a cluster, several may be given, which are tried in turn. */
+  url: string | readonly string[];
   peerId: string;
   displayName: string;
   devices: Devices;
@@ -63,9 +63,11 @@ const REJOIN_MOST_MS = 4_000;
 const JOIN_DEADLINE_MS = 8_000;
 /** How long a peer's last picture may stand after a re-join without a new consumer taking its place. */
 const STALE_TRACK_MS = 3_000;
+/** An interruption that is over before this is not worth a word. */
+const INTERRUPTED_MS = 1_000;
 /** A limit is reached: later there may be room again. */
 const TOO_MANY = 429;
-/** What close code 4000 can mean; protoo-client keeps the reason that comes with it to itself. */
+/** What close code 4000 can mean. */
 const ENDED_BY_SERVER = 'The server ended this call: the room is full, or you joined it elsewhere.';
 
 export class Call extends Emitter<CallEvents> {
@@ -82,6 +84,7 @@ export class Call extends Emitter<CallEvents> {
   #state: CallState = 'new';
   #rejoinDelay = REJOIN_FIRST_MS;
   #rejoinTimer: ReturnType<typeof setTimeout> | undefined;
+  #interruptedTimer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(private readonly options: CallOptions) {
     super();
@@ -172,13 +175,25 @@ export class Call extends Emitter<CallEvents> {
     const signaling = new Signaling(this.options.url);
     this.#signaling = signaling;
     signaling.on('open', () => void this.#openSession(signaling));
-    signaling.on('failed', () =>
+    signaling.on('interrupted', () => {
+      // Media goes on, and so does the call: nothing changes but that nothing can be asked for now.
+      this.#interruptedTimer = setTimeout(() => {
+        this.#setState(this.#state, 'Connection lost. Reconnecting…');
+      }, INTERRUPTED_MS);
+    });
+    signaling.on('resumed', () => {
+      clearTimeout(this.#interruptedTimer);
+      this.#setState(this.#state);
+    });
+    signaling.on('failed', () => {
+      if (signaling.interrupted) return;
       this.#setState(
         this.#state === 'joined' ? 'reconnecting' : this.#state,
         'The server cannot be reached. Trying again…',
-      ),
-    );
+      );
+    });
     signaling.on('lost', () => {
+      clearTimeout(this.#interruptedTimer);
       this.#setState(
         this.#state === 'joined' ? 'reconnecting' : this.#state,
         'Connection lost. Reconnecting…',
@@ -244,6 +259,7 @@ export class Call extends Emitter<CallEvents> {
     this.#retireSession();
     const old = this.#signaling;
     this.#signaling = undefined;
+    clearTimeout(this.#interruptedTimer);
     old?.close();
     this.#rejoinTimer = setTimeout(() => {
       this.#rejoinTimer = undefined;
@@ -453,6 +469,7 @@ export class Call extends Emitter<CallEvents> {
   #end(reason: string | undefined): void {
     if (this.#state === 'closed') return;
     clearTimeout(this.#rejoinTimer);
+    clearTimeout(this.#interruptedTimer);
     const signaling = this.#signaling;
     this.#signaling = undefined;
     this.#retireSession();

@@ -24,6 +24,17 @@ export class FakeServer {
   /** Answers in place of the usual ones, by method; throwing refuses, with the error's `code` or 403. */
   readonly answers = new Map<string, (data: unknown) => unknown>();
   peers: PeerInfo[] = [];
+  /** Given with the join, and wanted back: without it, sessions end with their connections. */
+  token: string | undefined;
+  /** Nothing arrives any more, in either direction, while it is true; what is said is kept. */
+  deaf = false;
+  /** How clients came: the queries of their addresses. */
+  readonly queries: URLSearchParams[] = [];
+  /** What clients said that they have. */
+  readonly received: number[] = [];
+  #kept: string[] = [];
+  #known = new Set<number>();
+  #open = new Set<number>();
   connections = 0;
   #http: Server | undefined;
   #sockets = new Set<WebSocket>();
@@ -33,8 +44,9 @@ export class FakeServer {
   async listen(port = 0): Promise<void> {
     const http = createServer();
     this.#http = http;
-    new WebSocketServer({ server: http, handleProtocols: () => 'protoo' }).on('connection', (socket) =>
-      this.#serve(socket),
+    new WebSocketServer({ server: http, handleProtocols: () => 'protoo' }).on(
+      'connection',
+      (socket, request) => this.#serve(socket, new URL(request.url ?? '/', 'ws://fake').searchParams),
     );
     await new Promise<void>((resolve) => http.listen(port, '127.0.0.1', resolve));
   }
@@ -50,6 +62,11 @@ export class FakeServer {
   /** Closes every connection with this code; protoo takes 4000 as final. */
   drop(code: number): void {
     for (const socket of this.#sockets) socket.close(code);
+  }
+
+  /** Every connection breaks, as when the server's node dies. */
+  break(): void {
+    for (const socket of this.#sockets) socket.terminate();
   }
 
   async close(): Promise<void> {
@@ -78,6 +95,7 @@ export class FakeServer {
       type: 'simple',
       producerPaused: false,
     };
+    this.#open.add(requestId);
     this.#send({ request: true, id: requestId, method: 'newConsumer', data });
     return new Promise((resolve) => this.#accepted.set(requestId, resolve));
   }
@@ -87,20 +105,47 @@ export class FakeServer {
   }
 
   #send(message: object): void {
-    for (const socket of this.#sockets) socket.send(JSON.stringify(message));
+    let text = JSON.stringify(message);
+    if (this.token !== undefined) {
+      const seq = this.#kept.length + 1;
+      text = JSON.stringify({ ...message, seq });
+      this.#kept.push(text);
+    }
+    if (!this.deaf) for (const socket of this.#sockets) socket.send(text);
   }
 
-  #serve(socket: WebSocket): void {
+  #serve(socket: WebSocket, query: URLSearchParams): void {
     const connection = ++this.connections;
+    this.queries.push(query);
+    const token = query.get('resume');
+    if (token !== null && token !== this.token) {
+      socket.close(4007);
+      return;
+    }
     this.#sockets.add(socket);
     socket.on('close', () => this.#sockets.delete(socket));
+    if (token !== null) {
+      const asks = [...this.#open];
+      socket.send(JSON.stringify({ notification: true, method: 'resumed', data: { asks } }));
+      for (const text of this.#kept.slice(Number(query.get('received')))) socket.send(text);
+    }
     socket.on('message', (text: Buffer) => {
+      if (this.deaf) return;
       const message = JSON.parse(text.toString()) as Message;
       const { id, method = '', data } = message;
       if (message.response === true) {
+        if (id !== undefined) this.#open.delete(id);
         this.answered.push({ ok: message.ok === true, connection });
         if (id !== undefined && message.ok === true) this.#accepted.get(id)?.();
         return;
+      }
+      if (method === 'received') {
+        this.received.push((data as { seq: number }).seq);
+        return;
+      }
+      if (this.token !== undefined && id !== undefined) {
+        if (this.#known.has(id)) return;
+        this.#known.add(id);
       }
       this.asked.push({ method, data, connection });
       let answer: object;
@@ -110,7 +155,8 @@ export class FakeServer {
         const { code = 403, message: errorReason } = error as Error & { code?: number };
         answer = { response: true, id, ok: false, errorCode: code, errorReason };
       }
-      socket.send(JSON.stringify(answer));
+      if (this.token === undefined) socket.send(JSON.stringify(answer));
+      else this.#send(answer);
     });
   }
 
@@ -123,7 +169,7 @@ export class FakeServer {
       case 'createWebRtcTransport':
         return { ...fake.generateTransportRemoteParameters(), id: `transport-${this.#nextId++}` };
       case 'join':
-        return { peers: this.peers };
+        return { peers: this.peers, ...(this.token === undefined ? {} : { resume: { token: this.token } }) };
       case 'produce':
         return { id: `producer-${this.#nextId++}` };
       case 'restartIce':

@@ -39,7 +39,8 @@ export interface Requests {
   };
   join: {
     data: { displayName: string; device: DeviceInfo; rtpCapabilities: types.RtpCapabilities };
-    reply: { peers: PeerInfo[] };
+    /** `resume`: by which this session is had back when its connection breaks. */
+    reply: { peers: PeerInfo[]; resume?: { token: string } };
   };
   restartIce: { data: { transportId: string }; reply: types.IceParameters };
   produce: {

@@ -1,0 +1,3 @@
+import { WebSocket } from 'ws';
+
+Object.assign(globalThis, { WebSocket });
