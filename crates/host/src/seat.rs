@@ -102,10 +102,11 @@ impl Seat {
         if let Some(line) = &mut self.line {
             line.outgoing.say(answers, message.clone());
         }
-        match self.outbox.as_ref().map(|outbox| outbox.try_send(message)) {
+        let Some(outbox) = &self.outbox else { return Told::Taken };
+        match outbox.try_send(message) {
             // Of a closed one, the end is on the way.
-            None | Some(Ok(()) | Err(mpsc::error::TrySendError::Closed(_))) => Told::Taken,
-            Some(Err(mpsc::error::TrySendError::Full(_))) => Told::Full,
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Told::Taken,
+            Err(mpsc::error::TrySendError::Full(_)) => Told::Full,
         }
     }
 }

@@ -151,7 +151,7 @@ impl Verifier {
     /// # Errors
     /// As [`Self::verify`].
     pub fn verify_lasting(&self, token: &str, asked: Asked<'_>) -> Result<Claims, TokenError> {
-        let (_, claims, signed, signature) = signed_parts(token)?;
+        let Parts { claims, signed, signature, .. } = signed_parts(token)?;
         // Compares in constant time.
         if !self.0.iter().any(|secret| hmac::verify(&secret.0, signed.as_bytes(), &signature).is_ok()) {
             return Err(TokenError::Signature);
@@ -167,8 +167,16 @@ impl Verifier {
     }
 }
 
-/// A token's header, its claims, what was signed, and the signature; nothing of it is believed yet but the algorithm's name.
-pub(crate) fn signed_parts(token: &str) -> Result<(Header, Vec<u8>, &str, Vec<u8>), TokenError> {
+/// A token taken apart; nothing of it is believed yet but the algorithm's name.
+pub(crate) struct Parts<'a> {
+    pub(crate) header: Header,
+    pub(crate) claims: Vec<u8>,
+    pub(crate) signed: &'a str,
+    pub(crate) signature: Vec<u8>,
+}
+
+/// Takes a token apart.
+pub(crate) fn signed_parts(token: &str) -> Result<Parts<'_>, TokenError> {
     if token.is_empty() {
         return Err(TokenError::Missing);
     }
@@ -186,7 +194,7 @@ pub(crate) fn signed_parts(token: &str) -> Result<(Header, Vec<u8>, &str, Vec<u8
     if header.crit.is_some() {
         return Err(TokenError::Critical);
     }
-    Ok((header, claims, signed, signature))
+    Ok(Parts { header, claims, signed, signature })
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use room::{PeerId, RoomId, SessionId};
 use serde::{Deserialize, Serialize};
 
-use crate::claims::{Header, MAX_BYTES, TokenError, signed_parts};
+use crate::claims::{Header, MAX_BYTES, Parts, TokenError, signed_parts};
 use crate::secret::Secret;
 
 /// The token's type, so that no other token is taken for one.
@@ -45,7 +45,7 @@ pub fn sign_resume(claims: &ResumeClaims, secret: &Secret) -> Result<String, ser
 /// # Errors
 /// [`TokenError`], the first reason found; nothing that the token says is looked at before its signature.
 pub fn verify_resume(token: &str, secret: &Secret) -> Result<ResumeClaims, TokenError> {
-    let (header, claims, signed, signature) = signed_parts(token)?;
+    let Parts { header, claims, signed, signature } = signed_parts(token)?;
     // Compares in constant time.
     hmac::verify(&secret.0, signed.as_bytes(), &signature).map_err(|_| TokenError::Signature)?;
     if header.typ.as_deref() != Some(TYPE) {

@@ -19,6 +19,7 @@ const CASES: &[&str] = &[
     "join-time",
     "loss",
     "mediasoup",
+    "signal-kill",
     "nodes",
     "simulcast",
     "tcp",

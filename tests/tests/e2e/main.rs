@@ -14,6 +14,7 @@ mod loss;
 mod nodes;
 mod other_worker;
 mod plain;
+mod resume;
 mod serving;
 mod shared_address;
 mod stage;
