@@ -10,12 +10,15 @@ use crate::{Redis, Server, ServerOptions, proc};
 /// How long nodes may take to know each other.
 const ASSEMBLED_WITHIN: Duration = Duration::from_secs(20);
 
+/// What a node is started with, by its name.
+type Adjust = dyn Fn(&str, ServerOptions) -> ServerOptions;
+
 /// Several nodes and what they share.
-#[derive(Debug)]
 pub struct Cluster {
     /// What they share.
     pub redis: Redis,
     nodes: BTreeMap<String, Server>,
+    adjust: Box<Adjust>,
 }
 
 impl Cluster {
@@ -24,18 +27,18 @@ impl Cluster {
         Self::start_with(signal, media, |_, options| options)
     }
 
-    /// As [`Self::start`], each node with more options, by its name; `--workers` among them is taken instead of one.
+    /// As [`Self::start`], each node with more options, by its name; what is set among `--redis` and `--workers` is taken instead of
+    /// the cluster's own Redis, and one.
     pub fn start_with(
         signal: usize,
         media: usize,
-        adjust: impl Fn(&str, ServerOptions) -> ServerOptions,
+        adjust: impl Fn(&str, ServerOptions) -> ServerOptions + 'static,
     ) -> Result<Self> {
-        let mut cluster = Self { redis: Redis::start()?, nodes: BTreeMap::new() };
+        let mut cluster = Self { redis: Redis::start()?, nodes: BTreeMap::new(), adjust: Box::new(adjust) };
         for (role, letter, count) in [("media", 'm', media), ("signal", 's', signal)] {
             for number in 1..=count {
                 let name = format!("{letter}{number}");
-                let options = adjust(&name, options(&cluster.redis, &name, role));
-                cluster.nodes.insert(name, options.set_default("--workers", "1").start()?);
+                cluster.add(&name, role)?;
             }
         }
         cluster.wait_assembled()?;
@@ -44,7 +47,11 @@ impl Cluster {
 
     /// Starts one more node, or one that ended anew.
     pub fn add(&mut self, name: &str, role: &str) -> Result<()> {
-        let node = options(&self.redis, name, role).set_default("--workers", "1").start()?;
+        let options = Server::options().set("--node-id", name).set("--roles", role);
+        let options = (self.adjust)(name, options)
+            .set_default("--redis", self.redis.url())
+            .set_default("--workers", "1");
+        let node = options.start()?;
         self.nodes.insert(name.to_owned(), node);
         Ok(())
     }
@@ -141,8 +148,4 @@ impl Cluster {
         }
         Ok(())
     }
-}
-
-fn options(redis: &Redis, name: &str, role: &str) -> ServerOptions {
-    Server::options().set("--redis", redis.url()).set("--node-id", name).set("--roles", role)
 }

@@ -6,6 +6,7 @@
 mod binaries;
 mod certificate;
 mod cluster;
+pub mod failover;
 mod ffmpeg;
 mod link;
 pub mod load;

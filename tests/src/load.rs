@@ -11,7 +11,7 @@ const MEDIA: usize = 3;
 /// Starts the cluster with so many workers a media node, and lets the peers in through nginx.
 pub fn run(options: &Options, workers: usize) -> Result<Report> {
     let workers = workers.to_string();
-    let cluster = Cluster::start_with(SIGNAL, MEDIA, |_, node| node.set("--workers", &workers))?;
+    let cluster = Cluster::start_with(SIGNAL, MEDIA, move |_, node| node.set("--workers", &workers))?;
     let upstreams: Result<Vec<_>> =
         (1..=SIGNAL).map(|number| Ok(cluster.node(&format!("s{number}")).authority().parse()?)).collect();
     let nginx = Nginx::start(&upstreams?)?;

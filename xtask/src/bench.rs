@@ -17,7 +17,13 @@ const RECORDING: &str = "crates/bench/recordings/chromium-vp8-720p.txt";
 pub(crate) fn bench(name: &str, mut arguments: Vec<String>) -> Result<()> {
     let mut steps = Steps::new();
     match name {
+        "load" | "failover" if !has(&arguments, "--url") && !has(&arguments, "--browser") => {
+            steps.require("nginx and Redis", || debian::ensure(debian::TO_TEST))?;
+            let node = run::build(&mut steps, &["tureen", "worker", "tests"])?;
+            cluster(&node, name, &arguments)
+        }
         "failover" | "join-time" => {
+            arguments.retain(|argument| argument != "--browser");
             if let Some(unknown) = arguments.first() {
                 bail!("`bench {name}` takes no arguments, not `{unknown}`");
             }
@@ -55,11 +61,6 @@ pub(crate) fn bench(name: &str, mut arguments: Vec<String>) -> Result<()> {
                     .env("TUREEN_TEST_WORKER_BIN", binaries.join("tureen-worker"))
                     .env("TUREEN_TEST_NODE", node.program()?),
             )
-        }
-        "load" if !has(&arguments, "--url") => {
-            steps.require("nginx and Redis", || debian::ensure(debian::TO_TEST))?;
-            let node = run::build(&mut steps, &["tureen", "worker", "tests"])?;
-            cluster(&node, name, &arguments)
         }
         "joins" | "hostile" if !has(&arguments, "--address") && !has(&arguments, "--case") => {
             run::build(&mut steps, &["tureen", "worker", "bench"])?;

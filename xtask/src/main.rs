@@ -33,7 +33,8 @@ Commands:
   run [--time-to-page] [-- ARGS]   build the page, the server and the worker, then run `tureen serve ARGS`;
                                    --time-to-page stops once the page answers and prints the seconds it took
   test [STEP…] [-- ARGS]           run every check and test, or only the steps named; ARGS go to nextest
-  bench NAME [OPTIONS]             measure in release: forward (CPU a packet), joins, hostile, join-time, failover;
+  bench NAME [OPTIONS]             measure in release: forward (CPU a packet), joins, hostile, join-time;
+                                   failover [--case NAME]… [--runs N] parts of a whole cluster die; with --browser, a worker;
                                    record-video makes Chromium's recording for `forward chromium` anew;
                                    load [--phase 1|2|3] peers in rooms of mixed size through nginx and a whole cluster;
                                    loss [--case NAME]… [--minutes N] calls of browsers over bad links

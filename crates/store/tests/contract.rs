@@ -1,21 +1,26 @@
 //! One contract, kept by the memory store and by real Redis servers: standalone, with TLS and ACLs, behind Sentinels, and
 //! as a Cluster of six; while they are flushed, frozen, killed and replaced.
 
-#[path = "contract/proxy.rs"]
-mod proxy;
 #[path = "contract/random.rs"]
 mod random;
-#[path = "contract/servers.rs"]
-mod servers;
 #[path = "contract/suite.rs"]
 mod suite;
 
 use std::time::{Duration, Instant};
 
 use cluster::lease::{Confirmation, Conflict};
-use servers::{Clustered, Guarded, Server, Watched};
 use store::{RedisSettings, Store, StoreError, StoreEvent};
 use suite::{facts, heard, lease, node, register, room, until_back};
+use testkit::proxy;
+use testkit::redis::{Clustered, Guarded, Server, Watched};
+
+fn settings(url: &str) -> RedisSettings {
+    url.parse().expect("settings")
+}
+
+fn trusting(guarded: &Guarded, password: &str) -> RedisSettings {
+    RedisSettings { ca: Some(guarded.ca().to_vec()), ..settings(&guarded.url(password)) }
+}
 
 async fn connect(settings: RedisSettings) -> Store {
     Store::redis(settings).await.expect("the servers are ready")
@@ -30,8 +35,7 @@ async fn memory_keeps_the_contract() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standalone_server_keeps_the_contract() {
     let server = Server::start(&[]);
-    let (one, other) =
-        (connect(servers::standalone(&server)).await, connect(servers::standalone(&server)).await);
+    let (one, other) = (connect(settings(&server.url())).await, connect(settings(&server.url())).await);
     suite::all(&one, &other).await;
     suite::metrics_expire(&one).await;
     assert!(server.cli(&["hget", "server:metrics", "node"]).contains("\"id\":\"metrics\""));
@@ -41,11 +45,11 @@ async fn a_standalone_server_keeps_the_contract() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tls_and_a_user_with_no_more_rights_than_needed_keep_the_contract() {
     let guarded = Guarded::start();
-    let settings = guarded.settings("open%3as%40same");
+    let settings = trusting(&guarded, "open%3as%40same");
     let (one, other) = (connect(settings.clone()).await, connect(settings.clone()).await);
     suite::all(&one, &other).await;
 
-    let wrong = Store::redis(guarded.settings("sesame-street")).await.expect_err("a wrong password");
+    let wrong = Store::redis(trusting(&guarded, "sesame-street")).await.expect_err("a wrong password");
     let text = format!("{wrong} {wrong:?}");
     assert!(matches!(wrong, StoreError::Refused(_)) && !text.contains("sesame"), "{text}");
     let stranger = Store::redis(RedisSettings { ca: None, ..settings }).await;
@@ -58,7 +62,7 @@ async fn tls_and_a_user_with_no_more_rights_than_needed_keep_the_contract() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_master_behind_sentinels_keeps_the_contract_over_a_failover() {
     let mut watched = Watched::start();
-    let (one, other) = (connect(watched.settings()).await, connect(watched.settings()).await);
+    let (one, other) = (connect(settings(&watched.url())).await, connect(settings(&watched.url())).await);
     suite::all(&one, &other).await;
     failover(&one, &other, || watched.servers[0].kill()).await;
 }
@@ -66,7 +70,7 @@ async fn a_master_behind_sentinels_keeps_the_contract_over_a_failover() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_keeps_the_contract_over_a_failover() {
     let mut cluster = Clustered::start();
-    let (one, other) = (connect(cluster.settings()).await, connect(cluster.settings()).await);
+    let (one, other) = (connect(settings(&cluster.url())).await, connect(settings(&cluster.url())).await);
     suite::all(&one, &other).await;
 
     // One shard forgets; the rooms of the others are none the worse.
@@ -130,8 +134,7 @@ async fn failover(one: &Store, other: &Store, kill: impl FnOnce()) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flush_is_noticed_and_what_nodes_have_comes_back() {
     let server = Server::start(&[]);
-    let (one, other) =
-        (connect(servers::standalone(&server)).await, connect(servers::standalone(&server)).await);
+    let (one, other) = (connect(settings(&server.url())).await, connect(settings(&server.url())).await);
     suite::forgetting(&one, &other, || {
         server.cli(&["flushall"]);
     })
@@ -145,8 +148,7 @@ async fn a_flush_is_noticed_and_what_nodes_have_comes_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_without_a_snapshot_is_noticed() {
     let mut server = Server::start(&[]);
-    let (one, other) =
-        (connect(servers::standalone(&server)).await, connect(servers::standalone(&server)).await);
+    let (one, other) = (connect(settings(&server.url())).await, connect(settings(&server.url())).await);
     let mut events = one.events();
     suite::forgetting(&one, &other, || {
         server.kill();
@@ -160,7 +162,7 @@ async fn a_restart_without_a_snapshot_is_noticed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_old_snapshot_is_not_taken_for_the_memory_of_before() {
     let mut server = Server::start(&[]);
-    let store = connect(servers::standalone(&server)).await;
+    let store = connect(settings(&server.url())).await;
     register(&store, "m1").await;
     assert_eq!(server.cli(&["save"]), "OK");
     let (id, own) = (room("after the snapshot"), lease(7, "m1"));
@@ -175,7 +177,7 @@ async fn an_old_snapshot_is_not_taken_for_the_memory_of_before() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_server_costs_a_second_and_is_back_when_it_wakes() {
     let server = Server::start(&[]);
-    let store = connect(servers::standalone(&server)).await;
+    let store = connect(settings(&server.url())).await;
     let (id, own) = (room("frozen"), lease(1, "m1"));
     store.claim(&id, None, &own, &facts("m1")).await.expect("answered").expect("free");
     let mut events = store.events();
@@ -198,7 +200,7 @@ async fn a_frozen_server_costs_a_second_and_is_back_when_it_wakes() {
 async fn a_server_whose_answers_come_late_serves_many_at_once() {
     let server = Server::start(&[]);
     let late = Duration::from_millis(200);
-    let proxy = proxy::start(server.host(), late).await;
+    let proxy = proxy::late(server.host(), late);
     let store = connect(format!("redis://{proxy}").parse().expect("settings")).await;
     let mut events = store.events();
     let begun = Instant::now();
@@ -223,7 +225,7 @@ async fn a_server_whose_answers_come_late_serves_many_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_not_there_is_told_and_a_database_in_a_cluster_refused() {
     let mut server = Server::start(&[]);
-    let settings = servers::standalone(&server);
+    let settings = settings(&server.url());
     server.kill();
     assert!(matches!(Store::redis(settings).await, Err(StoreError::Unreachable(_))));
     let numbered = RedisSettings {
@@ -237,7 +239,7 @@ async fn a_server_that_is_not_there_is_told_and_a_database_in_a_cluster_refused(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_and_redis_answer_the_same_to_the_same() {
     let server = Server::start(&[]);
-    let redis = connect(servers::standalone(&server)).await;
+    let redis = connect(settings(&server.url())).await;
     for seed in random::seeds() {
         server.cli(&["flushall"]);
         random::compare(seed, &Store::memory(), &redis, || {

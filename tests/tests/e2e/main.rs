@@ -8,6 +8,7 @@ mod compose;
 mod crash_loop;
 mod data;
 mod deploy;
+mod failover;
 mod front;
 mod load;
 mod loss;

@@ -1,4 +1,7 @@
-//! Real Redis servers, started by a test on loopback addresses of its own and gone with it.
+//! Real Redis servers, started by a test on loopback addresses of its own and gone with it: alone, with TLS, behind Sentinels,
+//! as a Cluster; and a way to one on which answers take long.
+//!
+//! Unlike the rest of this crate, this starts processes and sleeps between two looks at them.
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
@@ -7,7 +10,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use store::RedisSettings;
 use tempfile::TempDir;
 
 /// How long servers may take to be ready, to elect, to replicate, on a busy machine.
@@ -32,11 +34,13 @@ fn free_port() -> u16 {
 }
 
 /// One server process, in a folder of its own. Ends with the thread that started it, whatever happens to that.
-pub(crate) struct Server {
+#[derive(Debug)]
+pub struct Server {
     folder: TempDir,
     options: Vec<String>,
     sentinel: bool,
-    pub(crate) port: u16,
+    /// Where it listens.
+    pub port: u16,
     child: Option<Child>,
 }
 
@@ -47,7 +51,8 @@ impl Drop for Server {
 }
 
 impl Server {
-    pub(crate) fn start(options: &[&str]) -> Self {
+    /// Starts one with these options.
+    pub fn start(options: &[&str]) -> Self {
         Self::begin(options.iter().map(ToString::to_string).collect(), false)
     }
 
@@ -59,7 +64,7 @@ impl Server {
     }
 
     /// Starts it, or starts it again, and waits until it says that it is ready.
-    pub(crate) fn run(&mut self) {
+    pub fn run(&mut self) {
         let (address, port) = (address().to_string(), self.port.to_string());
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "redis-server"]);
@@ -104,7 +109,7 @@ impl Server {
     }
 
     /// Kills it, as a crash does.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
@@ -117,20 +122,27 @@ impl Server {
     }
 
     /// Stops it without a word; [`Self::resume`] wakes it.
-    pub(crate) fn freeze(&self) {
+    pub fn freeze(&self) {
         self.signal("-STOP");
     }
 
-    pub(crate) fn resume(&self) {
+    /// Ends a [`Self::freeze`].
+    pub fn resume(&self) {
         self.signal("-CONT");
     }
 
-    pub(crate) fn host(&self) -> String {
+    /// Its address and port.
+    pub fn host(&self) -> String {
         format!("{}:{}", address(), self.port)
     }
 
+    /// Where it is.
+    pub fn url(&self) -> String {
+        format!("redis://{}", self.host())
+    }
+
     /// What redis-cli prints; for servers without TLS.
-    pub(crate) fn cli(&self, arguments: &[&str]) -> String {
+    pub fn cli(&self, arguments: &[&str]) -> String {
         cli(self.port, arguments)
     }
 }
@@ -153,28 +165,23 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-fn settings(text: &str) -> RedisSettings {
-    text.parse().expect("settings")
-}
-
-pub(crate) fn standalone(server: &Server) -> RedisSettings {
-    settings(&format!("redis://{}", server.host()))
-}
-
 /// What the store's user must be allowed; docs/store.md has the same line.
-pub(crate) const ACL: &str = "resetkeys ~room:* ~{room:* ~server:* ~servers ~registered resetchannels &tureen:events \
+pub const ACL: &str = "resetkeys ~room:* ~{room:* ~server:* ~servers ~registered resetchannels &tureen:events \
      -@all +@connection +eval +evalsha +info +time +hget +hmget +hgetall +hset +hdel +del +persist +pexpire \
      +sadd +srem +smembers +scan +publish +subscribe +role +cluster|slots";
 
 /// A server with TLS and a user who may do what is needed and no more, and its certificate.
-pub(crate) struct Guarded {
-    pub(crate) server: Server,
+#[derive(Debug)]
+pub struct Guarded {
+    /// The server.
+    pub server: Server,
     _folder: TempDir,
     ca: Vec<u8>,
 }
 
 impl Guarded {
-    pub(crate) fn start() -> Self {
+    /// Starts it, and waits until it is ready.
+    pub fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let [authority, certificate, key] = certificates(folder.path());
         let users = folder.path().join("users.acl");
@@ -188,9 +195,14 @@ impl Guarded {
         Self { server, _folder: folder, ca }
     }
 
-    pub(crate) fn settings(&self, password: &str) -> RedisSettings {
-        let text = format!("rediss://tureen:{password}@{}/0", self.server.host());
-        RedisSettings { ca: Some(self.ca.clone()), ..settings(&text) }
+    /// Where it is, for the user `tureen`; the right password is `open%3as%40same`.
+    pub fn url(&self, password: &str) -> String {
+        format!("rediss://tureen:{password}@{}/0", self.server.host())
+    }
+
+    /// The authority that vouches for it, in PEM.
+    pub fn ca(&self) -> &[u8] {
+        &self.ca
     }
 }
 
@@ -217,13 +229,16 @@ fn certificates(folder: &Path) -> [String; 3] {
 }
 
 /// A master, a replica, three Sentinels.
-pub(crate) struct Watched {
-    pub(crate) servers: Vec<Server>,
+#[derive(Debug)]
+pub struct Watched {
+    /// The master, the replica.
+    pub servers: Vec<Server>,
     sentinels: Vec<Server>,
 }
 
 impl Watched {
-    pub(crate) fn start() -> Self {
+    /// Starts it, and waits until it is ready.
+    pub fn start() -> Self {
         let master = Server::start(&[]);
         let (host, port) = (address().to_string(), master.port.to_string());
         let replica = Server::start(&["--replicaof", &host, &port]);
@@ -246,19 +261,23 @@ impl Watched {
         Self { servers: vec![master, replica], sentinels }
     }
 
-    pub(crate) fn settings(&self) -> RedisSettings {
+    /// Where its Sentinels are.
+    pub fn url(&self) -> String {
         let hosts: Vec<String> = self.sentinels.iter().map(Server::host).collect();
-        settings(&format!("redis-sentinel://{}/mymaster", hosts.join(",")))
+        format!("redis-sentinel://{}/mymaster", hosts.join(","))
     }
 }
 
 /// Three masters with a replica each.
-pub(crate) struct Clustered {
-    pub(crate) servers: Vec<Server>,
+#[derive(Debug)]
+pub struct Clustered {
+    /// All six.
+    pub servers: Vec<Server>,
 }
 
 impl Clustered {
-    pub(crate) fn start() -> Self {
+    /// Starts it, and waits until it is ready.
+    pub fn start() -> Self {
         // redis-cli must be told where they talk to each other, and so must they.
         let (servers, hosts): (Vec<Server>, Vec<String>) = (0..6)
             .map(|_| {
@@ -292,14 +311,15 @@ impl Clustered {
         Self { servers }
     }
 
-    pub(crate) fn settings(&self) -> RedisSettings {
+    /// Where it is.
+    pub fn url(&self) -> String {
         // One that does not answer must not matter.
         let hosts: Vec<String> = self.servers.iter().take(3).map(Server::host).collect();
-        settings(&format!("redis-cluster://{}", hosts.join(",")))
+        format!("redis-cluster://{}", hosts.join(","))
     }
 
     /// The server that has a key.
-    pub(crate) fn master_of(&mut self, key: &str) -> &mut Server {
+    pub fn master_of(&mut self, key: &str) -> &mut Server {
         let slot: u16 = self.servers[0].cli(&["cluster", "keyslot", key]).parse().expect("a slot");
         let nodes = self.servers[0].cli(&["cluster", "nodes"]);
         let owner = nodes.lines().find(|line| {
