@@ -23,11 +23,22 @@ impl TargetSet {
     /// Every target.
     pub const ALL: Self = Self(u64::MAX);
     const FIRST_COLUMN: u64 = 0x0101_0101_0101_0101;
+    const PLACES: usize = 64;
+
+    /// The place of a target in the set.
+    const fn place(spatial: u8, temporal: u8) -> usize {
+        (((spatial & 7) << 3) | (temporal & 7)) as usize
+    }
+
+    /// The places that are taken.
+    fn places(self) -> impl Iterator<Item = usize> {
+        (0..Self::PLACES).filter(move |place| self.0 >> place & 1 == 1)
+    }
 
     /// One target.
     #[must_use]
     pub const fn one(spatial: u8, temporal: u8) -> Self {
-        Self(1 << (((spatial & 7) << 3) | (temporal & 7)))
+        Self(1 << Self::place(spatial, temporal))
     }
 
     /// The targets of one spatial layer from a temporal layer upwards.
@@ -206,8 +217,8 @@ pub struct Selector {
     current: Option<Target>,
     /// No frame of these was dropped since a frame that starts them.
     whole: TargetSet,
-    /// Since which frame the last of them has been so.
-    whole_since: u64,
+    /// Since which frame each of them has been so, by place in the set; the lower half of its number.
+    whole_since: [u32; TargetSet::PLACES],
     frames: FrameWindow,
     /// What was forwarded, the newest first: a late frame is judged by what was so at its place, and by what came after it.
     history: [Epoch; HISTORY],
@@ -246,7 +257,7 @@ impl Selector {
             wanted: None,
             current: None,
             whole: TargetSet::NONE,
-            whole_since: 0,
+            whole_since: [0; TargetSet::PLACES],
             frames: FrameWindow::new(),
             history: [Epoch::NONE; HISTORY],
             timestamp: 0,
@@ -338,8 +349,7 @@ impl Selector {
             // The layers below of a new picture are of it, even if they come later.
             let below = if new_picture { u64::from(frame.spatial) } else { 0 };
             let since = frame.number.saturating_sub(below);
-            let was_whole = self.current.is_some_and(|current| self.whole.has(current));
-            let needs = if was_whole { self.whole_since } else { since };
+            let needs = self.current.and_then(|current| self.needs(current, frame.number)).unwrap_or(since);
             if let Some(newest) = self.history.first_mut() {
                 *newest = Epoch { target: self.current, since, needs };
             }
@@ -347,6 +357,13 @@ impl Selector {
         let sent = self.current.is_some_and(|current| frame.present.has(current));
         self.record(frame, sent);
         sent
+    }
+
+    /// The first frame that a target needs, as seen from frame `number`; `None` where it is not whole.
+    fn needs(&self, target: Target, number: u64) -> Option<u64> {
+        let since = *self.whole_since.get(TargetSet::place(target.spatial, target.temporal))?;
+        let age = u64::from((number as u32).wrapping_sub(since));
+        self.whole.has(target).then(|| number.saturating_sub(age))
     }
 
     /// Whether a frame that is late was part of what was being forwarded at its place, or is of what was later.
@@ -395,9 +412,12 @@ impl Selector {
             let raised = TargetSet::row(frame.spatial, frame.temporal);
             whole = whole.or(if frame.needs_lower { raised.and(whole.one_up()) } else { raised });
         }
-        if whole != self.whole {
-            (self.whole, self.whole_since) = (whole, frame.number);
+        for place in whole.without(self.whole).places() {
+            if let Some(since) = self.whole_since.get_mut(place) {
+                *since = frame.number as u32;
+            }
         }
+        self.whole = whole;
     }
 }
 

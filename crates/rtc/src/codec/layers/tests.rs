@@ -269,21 +269,28 @@ impl Publisher {
     }
 }
 
-proptest! {
-    /// Whatever is wished when, and whatever comes late: each frame that went out whole has all that it needs, as far as
-    /// the publisher's packets arrived at all, and each picture ends with one marker.
-    #[test]
-    fn what_goes_out_can_be_decoded(
-        full: bool,
-        flexible: bool,
-        first in prop_oneof![Just(1_u64), 32_700..32_768_u64],
-        wishes in prop::collection::vec((0..3_u8, 0..3_u8, 1..20_usize), 1..12),
-        keys in prop::collection::btree_set(1..150_usize, 0..6),
-        late in prop::collection::btree_map(0..900_usize, 1..40_usize, 0..30),
-    ) {
+/// What is wished when, and what comes late.
+#[derive(Clone, Debug)]
+struct Course {
+    full: bool,
+    flexible: bool,
+    /// The number before the first picture's.
+    first: u64,
+    /// Layers, and for how many pictures.
+    wishes: Vec<(u8, u8, usize)>,
+    /// Pictures that are key pictures, beside the first.
+    keys: BTreeSet<usize>,
+    /// Packets that come late, and by how many.
+    late: BTreeMap<usize, usize>,
+}
+
+impl Course {
+    /// Each frame that went out whole has all that it needs, as far as the publisher's packets arrived at all, and each
+    /// picture ends with one marker.
+    fn check(self) -> Result<(), TestCaseError> {
+        let Self { full, flexible, first, wishes, keys, late } = self;
         let mut publisher = Publisher { full, flexible, picture: first, since_key: u64::MAX };
-        let dependency =
-            if full { vp9::SpatialDependency::Full } else { vp9::SpatialDependency::KeyOnly };
+        let dependency = if full { vp9::SpatialDependency::Full } else { vp9::SpatialDependency::KeyOnly };
         let mut made: Vec<Made> = Vec::new();
         let count: usize = wishes.iter().map(|wish| wish.2).sum();
         for at in 0..count {
@@ -337,5 +344,38 @@ proptest! {
                 prop_assert_eq!(markers.get(&picture), Some(&expected));
             }
         }
+        Ok(())
+    }
+}
+
+/// The base layer of key-only layers was whole, though not forwarded, since the key picture; its next frame was late,
+/// behind the switch to it.
+#[test]
+fn a_base_frame_that_is_late_follows_a_switch_down_to_it() {
+    for flexible in [false, true] {
+        let course = Course {
+            full: false,
+            flexible,
+            first: 1,
+            wishes: vec![(2, 0, 5), (0, 0, 4)],
+            keys: BTreeSet::new(),
+            late: BTreeMap::from([(24, 7), (25, 6)]),
+        };
+        course.check().unwrap();
+    }
+}
+
+proptest! {
+    /// Whatever is wished when, and whatever comes late.
+    #[test]
+    fn what_goes_out_can_be_decoded(
+        full: bool,
+        flexible: bool,
+        first in prop_oneof![Just(1_u64), 32_700..32_768_u64],
+        wishes in prop::collection::vec((0..3_u8, 0..3_u8, 1..20_usize), 1..12),
+        keys in prop::collection::btree_set(1..150_usize, 0..6),
+        late in prop::collection::btree_map(0..900_usize, 1..40_usize, 0..30),
+    ) {
+        Course { full, flexible, first, wishes, keys, late }.check()?;
     }
 }
