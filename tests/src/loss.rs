@@ -20,6 +20,15 @@ const SETTLE_SECONDS: u64 = 2;
 /// Beside what is measured: browsers start, calls begin and climb.
 const OVERHEAD: Duration = Duration::from_secs(75);
 
+/// A link of so many kbit/s.
+fn limited(kbit: u64) -> LinkProfile {
+    LinkProfile {
+        rate: kbit * 1000,
+        queue_bytes: QUEUE_BYTES,
+        ..LinkProfile::perfect(Duration::from_millis(25))
+    }
+}
+
 /// Which way a call goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
@@ -69,11 +78,6 @@ impl Case {
         let ms = Duration::from_millis;
         let delayed = |delay, jitter| LinkProfile { jitter: ms(jitter), ..LinkProfile::perfect(ms(delay)) };
         let lossy = |loss| LinkProfile { loss, ..delayed(25, 5) };
-        let limited = |kbit: u64| LinkProfile {
-            rate: kbit * 1000,
-            queue_bytes: QUEUE_BYTES,
-            ..LinkProfile::perfect(ms(25))
-        };
         let one = |name, words, profile| (name, words, vec![("bad", profile, BAD_SECONDS)], false);
         let kinds = [
             one("loss-2", "2% lost", lossy(0.02)),
@@ -123,6 +127,18 @@ impl Case {
             .into_iter()
             .find(|case| case.name == name)
             .with_context(|| format!("no case `{name}`; there are: {}", known()))
+    }
+
+    /// A viewer's link that falls and stays narrow, for a test: the beginning of `down-falling`.
+    #[must_use]
+    pub fn fall() -> Self {
+        Self {
+            name: "down-fall".to_owned(),
+            words: "3, then 0.5 Mbit/s",
+            side: Side::Subscriber,
+            phases: vec![("wide", limited(3000), 3), ("narrow", limited(500), 8)],
+            simulcast: true,
+        }
     }
 
     /// What it is, for a table.
