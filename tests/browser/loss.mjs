@@ -71,7 +71,8 @@ async function measure(what, link, phases, settle, red, blue, video) {
     await pause(seconds);
     const figures = between(before, await sample(red, blue));
     // What stood still when the link changed counts too, where the rest is of the time after.
-    if (index > 0) figures.longestGapMs = Math.max(figures.longestGapMs, Math.round(before.video.longestGapMs));
+    if (index > 0)
+      figures.longestGapMs = Math.max(figures.longestGapMs, Math.round(before.video.longestGapMs));
     const course = await traced;
     reference ??= course;
     const after = await link.counters();
