@@ -108,9 +108,7 @@ impl Host {
     }
 
     /// As [`Host::new`], its rooms at sites that are opened by `sites`.
-    pub fn with_sites(sites: Arc<dyn Sites>, mut settings: HostSettings) -> Self {
-        let limits = Arc::make_mut(&mut settings.room_limits);
-        limits.router.per_room = limits.router.per_room.min(sites.places());
+    pub fn with_sites(sites: Arc<dyn Sites>, settings: HostSettings) -> Self {
         Self(Arc::new(Shared {
             settings,
             sites,

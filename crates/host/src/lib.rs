@@ -13,6 +13,7 @@ mod resume;
 mod seat;
 mod session;
 mod site;
+mod spread;
 
 pub use host::{ConnectError, Host, HostLimits, HostSettings, Totals};
 pub use media_side::{MediaSettings, PlainListen};

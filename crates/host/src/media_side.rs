@@ -19,7 +19,7 @@ use ortc::{RtpCodecCapability, TransportProtocol};
 use room::{
     ConsumerCreated, ConsumerId, DataConsumerCreated, DataConsumerId, DataProducerId, DownlinkBandwidth,
     Layers, MediaDone, MediaFailure, MediaOp, OpId, PipedDataOut, PipedOut, Place, PlainTransportInfo,
-    ProducerCreated, ProducerId, SiteEvent, StatsOf, TransportId, TransportInfo, Volume,
+    ProducerCreated, ProducerId, RoomId, SiteEvent, StatsOf, TransportId, TransportInfo, Volume,
 };
 use serde::Serialize;
 use tokio::sync::watch;
@@ -27,6 +27,7 @@ use tracing::warn;
 
 use crate::objects::{AnyTransport, Objects};
 use crate::site::SiteNews;
+use crate::spread::{Claim, Spread};
 
 /// Events of one room that wait to be read.
 const EVENTS: usize = 1024;
@@ -126,23 +127,31 @@ struct Home {
     /// `None` where the worker could not make one: then nobody is told who speaks.
     volumes: Option<AudioLevelObserver>,
     cpu: watch::Receiver<u32>,
+    _claim: Claim,
+}
+
+/// What a site may have a router on.
+pub(crate) struct Surroundings {
+    pub(crate) pool: WorkerPool,
+    pub(crate) spread: Spread,
+    pub(crate) room: RoomId,
+    pub(crate) place: Place,
 }
 
 pub(crate) struct MediaSide {
-    pool: WorkerPool,
+    surroundings: Surroundings,
     settings: MediaSettings,
     events: EventSender,
-    place: Place,
     home: Option<Home>,
     busy: bool,
     objects: Objects,
 }
 
 impl MediaSide {
-    pub(crate) fn new(pool: WorkerPool, settings: MediaSettings, place: Place) -> (Self, EventReceiver) {
+    pub(crate) fn new(surroundings: Surroundings, settings: MediaSettings) -> (Self, EventReceiver) {
         let (events, receiver) = media::event_queue(EVENTS);
         let objects = Objects::default();
-        (Self { pool, settings, events, place, home: None, busy: false, objects }, receiver)
+        (Self { surroundings, settings, events, home: None, busy: false, objects }, receiver)
     }
 
     /// Begins an operation. Handles are looked up now; what closes is forgotten now.
@@ -244,7 +253,7 @@ impl MediaSide {
             Outcome::Home(home) => {
                 let rtp_capabilities = Arc::new(home.router.rtp_capabilities().clone());
                 self.home = Some(home);
-                MediaDone::Router { rtp_capabilities, place: self.place.clone() }
+                MediaDone::Router { rtp_capabilities, place: self.surroundings.place.clone() }
             }
             Outcome::Transport(transport) => {
                 let id = TransportId::new(transport.transport().id().as_str());
@@ -470,13 +479,14 @@ impl MediaSide {
     }
 
     fn create_router(&mut self) -> Outcomes {
-        let (pool, events, media_codecs) =
-            (self.pool.clone(), self.events.clone(), self.settings.codecs.clone());
+        let Surroundings { pool, spread, room, .. } = &self.surroundings;
+        let (pool, spread, room) = (pool.clone(), spread.clone(), room.clone());
+        let (events, media_codecs) = (self.events.clone(), self.settings.codecs.clone());
         Box::pin(async move {
             for attempt in 1..=PLACE_ATTEMPTS {
                 let last = attempt == PLACE_ATTEMPTS;
-                let placed = pool
-                    .place()
+                let (placed, claim) = spread
+                    .place(&pool, &room)
                     .await
                     .map_err(|error| Failed::Otherwise(MediaFailure::Unavailable(error.to_string())))?;
                 let options =
@@ -504,7 +514,13 @@ impl MediaSide {
                     continue;
                 }
                 let cpu = placed.cpu_permille();
-                return Ok(Outcome::Home(Home { router, server: placed.web_rtc_server, volumes, cpu }));
+                return Ok(Outcome::Home(Home {
+                    router,
+                    server: placed.web_rtc_server,
+                    volumes,
+                    cpu,
+                    _claim: claim,
+                }));
             }
             Err(Failed::WorkerGone)
         })

@@ -17,7 +17,8 @@ use tokio::task::JoinSet;
 use tracing::warn;
 
 use crate::host::lock;
-use crate::media_side::{Finished, MediaSettings, MediaSide, Work};
+use crate::media_side::{Finished, MediaSettings, MediaSide, Surroundings, Work};
+use crate::spread::Spread;
 
 /// Operations that wait for one site. A peer that joins a room of 500 brings about a thousand; a site that does not take
 /// 16 such crowds at once is lost to its room.
@@ -64,9 +65,6 @@ pub trait Sites: Debug + Send + Sync {
         region: Option<&Region>,
         news: NewsSender,
     ) -> mpsc::Sender<SiteOp>;
-
-    /// How many routers a room may have, for its load to be carried by as many workers.
-    fn places(&self) -> usize;
 }
 
 /// Sites on this node's workers.
@@ -75,13 +73,14 @@ pub struct LocalSites {
     pool: WorkerPool,
     settings: MediaSettings,
     place: Place,
+    spread: Spread,
     tasks: Mutex<JoinSet<()>>,
 }
 
 impl LocalSites {
     /// Sites on these workers. `place` is what they say of where they are.
     pub fn new(pool: WorkerPool, settings: MediaSettings, place: Place) -> Self {
-        Self { pool, settings, place, tasks: Mutex::default() }
+        Self { pool, settings, place, spread: Spread::default(), tasks: Mutex::default() }
     }
 }
 
@@ -94,8 +93,13 @@ impl Sites for LocalSites {
         news: NewsSender,
     ) -> mpsc::Sender<SiteOp> {
         let (ops, inbox) = mpsc::channel(SITE_OPS);
-        let (media, media_events) =
-            MediaSide::new(self.pool.clone(), self.settings.clone(), self.place.clone());
+        let home = Surroundings {
+            pool: self.pool.clone(),
+            spread: self.spread.clone(),
+            room: room.clone(),
+            place: self.place.clone(),
+        };
+        let (media, media_events) = MediaSide::new(home, self.settings.clone());
         let task = SiteTask {
             room: room.clone(),
             site,
@@ -110,10 +114,6 @@ impl Sites for LocalSites {
         while tasks.try_join_next().is_some() {}
         tasks.spawn(task.run());
         ops
-    }
-
-    fn places(&self) -> usize {
-        self.pool.size()
     }
 }
 
@@ -134,7 +134,7 @@ impl SitesOfRoom {
 
     /// Gives work to a site; the room's first work for a site opens it. `false`: the site is lost.
     pub(crate) fn start(&mut self, site: SiteId, op: OpId, what: MediaOp) -> bool {
-        if let MediaOp::CreateRouter { region } = &what {
+        if let MediaOp::CreateRouter { region, .. } = &what {
             self.open.retain(|_, ops| !ops.is_closed());
             let ops = self.sites.open(&self.room, site, region.as_ref(), self.news.clone());
             self.open.insert(site, ops);

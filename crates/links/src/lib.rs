@@ -15,6 +15,7 @@ mod outgoing;
 mod security;
 mod server;
 mod settings;
+mod sites;
 mod stream;
 mod wire;
 
@@ -23,6 +24,7 @@ pub use links::{Believe, Heard, Links, OpenedSession};
 pub use security::{Security, SecurityError, TlsFiles};
 pub use server::{Admitted, Guest, Serve, Server};
 pub use settings::{LinkSettings, Me};
+pub use sites::{OpenSite, OpenedSite, SiteError, SiteRefused, TakenSite};
 pub use wire::{OpenSession, PROTOCOL, Resume};
 
 #[cfg(test)]

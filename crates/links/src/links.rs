@@ -19,6 +19,7 @@ use crate::link::{Common, Link};
 use crate::outgoing;
 use crate::security::Security;
 use crate::settings::{LinkSettings, Me};
+use crate::sites::{self, OpenSite, OpenedSite, SiteError};
 use crate::wire::{Ask, Fenced, OpenSession, PROTOCOL, path};
 
 /// Whom a node believes: asked about each message of an owner, before anybody sees it.
@@ -118,6 +119,18 @@ impl Links {
     pub async fn open(&self, node: &Node, open: OpenSession) -> Result<OpenedSession, OpenError> {
         let link = self.link(node);
         outgoing::open(link, self.clone(), self.believe.clone(), self.common.settings, open).await
+    }
+
+    /// Opens a site of a room of this node on another.
+    ///
+    /// # Errors
+    /// [`SiteError::Refused`] when the node said no; it may have opened the site when the way to it broke.
+    pub async fn open_site(&self, node: &Node, open: OpenSite) -> Result<OpenedSite, SiteError> {
+        let opened = sites::open(self.link(node), self.common.settings, open).await;
+        if let Err(SiteError::Link(error)) = &opened {
+            metrics::counter!("tureen_link_errors_total", "why" => error.why()).increment(1);
+        }
+        opened
     }
 
     /// The node has just been heard, whoever began: a failed attempt to reach it before does not count any more.

@@ -37,6 +37,7 @@ use crate::error::{OpenRefused, Policy};
 use crate::incoming::Downward;
 use crate::security::{Security, is_named, may_be_plain, names, refused_by_tls};
 use crate::settings::{CONNECTION_WINDOW, LinkSettings, Me, OTHER_STREAMS, SEND_BUFFER};
+use crate::sites::{OpenSite, SiteDown, SiteDownward, SiteRefused, SiteUp, TakenSite};
 use crate::wire::{Ask, Down, Fenced, Hello, OpenSession, PROTOCOL, Up, Welcome, path};
 
 /// Nodes whose latest life is remembered. More than any cluster has; beyond it, the earliest seen may come back.
@@ -91,6 +92,13 @@ pub trait Serve: Send + Sync + 'static {
         from: &Guest,
         open: OpenSession,
     ) -> impl Future<Output = Result<Admitted, OpenRefused>> + Send;
+
+    /// Another wants a site of its room here.
+    fn site(
+        &self,
+        from: &Guest,
+        open: OpenSite,
+    ) -> impl Future<Output = Result<TakenSite, SiteRefused>> + Send;
 
     /// Another has seen a higher term of a room.
     fn fenced(&self, from: &Guest, room: RoomId, newest: Term);
@@ -368,6 +376,19 @@ impl<S: Serve> Connection<S> {
                     })
                 };
                 grpc::<Up, Down>(settings).streaming(Handler(open), request).await
+            }
+            path::SITE => {
+                let open = move |mut up: tonic::Streaming<SiteUp>| async move {
+                    let first = tokio::time::timeout(settings.answer, up.message()).await;
+                    let Ok(Ok(Some(SiteUp::Open(open)))) = first else {
+                        return Err(Status::invalid_argument("a site begins with its opening"));
+                    };
+                    Ok(match serve.site(&guest, open).await {
+                        Ok(taken) => SiteDownward::open(taken, up),
+                        Err(why) => SiteDownward::refused(why),
+                    })
+                };
+                grpc::<SiteUp, SiteDown>(settings).streaming(Handler(open), request).await
             }
             _ => Status::unimplemented("no such question").into_http(),
         }

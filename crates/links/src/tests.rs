@@ -3,4 +3,5 @@
 mod fake;
 mod refusals;
 mod sessions;
+mod sites;
 mod wire;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{OpenRefused, Policy};
 
 /// The version of what nodes say to each other. Nodes of another version are refused.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// Where each kind of message goes.
 pub(crate) mod path {
@@ -19,6 +19,7 @@ pub(crate) mod path {
     pub(crate) const ASK: &str = "/tureen.Links/Ask";
     pub(crate) const FENCED: &str = "/tureen.Links/Fenced";
     pub(crate) const SESSION: &str = "/tureen.Links/Session";
+    pub(crate) const SITE: &str = "/tureen.Links/Site";
 }
 
 /// The first thing that is said on a connection.

@@ -132,6 +132,9 @@ pub enum PoolError {
     /// No worker is alive, and none came to life in time.
     #[error("no media worker is running; the log says why they ended")]
     NoWorker,
+    /// All live workers are among those that were to be avoided.
+    #[error("no other media worker is running: start more with --workers, or add a media node")]
+    NoOtherWorker,
 }
 
 /// A worker with its sockets: where a room's Router is made.
@@ -317,7 +320,7 @@ impl WorkerPool {
         let waiting = async {
             loop {
                 changes.mark_unchanged();
-                if let Some(placed) = self.0.choose(hint) {
+                if let Some(placed) = self.0.choose(hint, &[]) {
                     return Ok(placed);
                 }
                 if !self.0.may_recover() || changes.changed().await.is_err() {
@@ -326,6 +329,17 @@ impl WorkerPool {
             }
         };
         timeout(PLACE_DEADLINE, waiting).await.unwrap_or(Err(PoolError::NoWorker))
+    }
+
+    /// The live worker that bears least and is none of these. With none to avoid, waits as [`WorkerPool::place`].
+    ///
+    /// # Errors
+    /// [`PoolError::NoOtherWorker`], [`PoolError::NoWorker`].
+    pub async fn place_apart(&self, from: &[usize]) -> Result<Placed, PoolError> {
+        if from.is_empty() {
+            return self.place().await;
+        }
+        self.0.choose(PlacementHint::default(), from).ok_or(PoolError::NoOtherWorker)
     }
 
     /// What happens from now on.
@@ -361,12 +375,12 @@ impl WorkerPool {
 }
 
 impl Inner {
-    fn choose(&self, hint: PlacementHint) -> Option<Placed> {
+    fn choose(&self, hint: PlacementHint, apart_from: &[usize]) -> Option<Placed> {
         let alive: Vec<(Placed, usize)> = self
             .slots
             .iter()
             .filter_map(|slot| lock(slot).placed.clone())
-            .filter(|placed| placed.worker.is_running())
+            .filter(|placed| placed.worker.is_running() && !apart_from.contains(&placed.index))
             .map(|placed| {
                 let load = load(placed.worker.object_counts(), *placed.cpu.borrow());
                 (placed, load)

@@ -26,6 +26,7 @@ use tokio::time::MissedTickBehavior;
 
 use self::search::Search;
 use crate::serve::LastPing;
+use crate::sites::ClusterSites;
 use crate::terms::Terms;
 
 /// Inputs that wait for the task. Senders wait when it is full.
@@ -58,6 +59,17 @@ impl NodeSettings {
     }
 }
 
+/// The rooms of a media node.
+#[derive(Debug)]
+pub struct Media {
+    /// Those that it runs.
+    pub host: Host,
+    /// Where their media is, and that of other nodes' rooms here.
+    pub sites: Arc<ClusterSites>,
+    /// Tells of rooms of `host` that have ended.
+    pub ended: mpsc::UnboundedReceiver<RoomId>,
+}
+
 /// A node at work. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Node(pub(crate) Arc<Inner>);
@@ -66,7 +78,9 @@ pub struct Node(pub(crate) Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) me: NodeId,
     pub(crate) inputs: mpsc::Sender<Input>,
+    pub(crate) region: room::Region,
     pub(crate) host: Option<Host>,
+    pub(crate) sites: Option<Arc<ClusterSites>>,
     pub(crate) links: Links,
     pub(crate) store: Store,
     pub(crate) members: watch::Receiver<View>,
@@ -87,6 +101,8 @@ pub(crate) enum Input {
     Has { room: RoomId, answer: oneshot::Sender<Option<Term>> },
     /// It is in, or has given up.
     Opened(RoomId),
+    /// A room of this node has peers in another region: under which term it has the room, and who there may take a site.
+    Edges { room: RoomId, region: room::Region, answer: oneshot::Sender<(Option<Term>, Vec<Identity>)> },
     /// Another node says what it hears.
     Heard(Ping),
     /// A ping of ours arrived, or did not.
@@ -160,15 +176,19 @@ pub(crate) struct Control {
 }
 
 impl Node {
-    /// Starts the node's task. `ended` tells of rooms of `host` that have ended. It ends with the last clone.
+    /// Starts the node's task. It ends with the last clone.
     pub fn start(
         settings: NodeSettings,
         store: Store,
         security: Security,
-        host: Option<Host>,
-        ended: Option<mpsc::UnboundedReceiver<RoomId>>,
+        media: Option<Media>,
         members: watch::Receiver<View>,
     ) -> Self {
+        let (host, sites, ended) = match media {
+            Some(Media { host, sites, ended }) => (Some(host), Some(sites), Some(ended)),
+            None => (None, None, None),
+        };
+        let region = room::Region::new(settings.identity.region.as_str());
         let (inputs, inbox) = mpsc::channel(INPUTS);
         let me = settings.identity.id.clone();
         let terms = Terms::default();
@@ -202,7 +222,12 @@ impl Node {
             settings,
         };
         tokio::spawn(control.run(inbox, ended));
-        Self(Arc::new(Inner { me, inputs, host, links, store: shared, members, last_ping }))
+        let inner = Inner { me, region, inputs, host, sites, links, store: shared, members, last_ping };
+        let inner = Arc::new(inner);
+        if let Some(sites) = &inner.sites {
+            sites.bind(&inner);
+        }
+        Self(inner)
     }
 
     /// From now on this node takes no room that it does not have.
@@ -249,6 +274,10 @@ impl Control {
                 let _ = answer.send(self.keeper.term(&room).cloned());
             }
             Input::Opened(room) => self.opened(&room),
+            Input::Edges { room, region, answer } => {
+                let term = self.keeper.term(&room).cloned();
+                let _ = answer.send((term, self.edges(&room, region.as_str())));
+            }
             Input::Heard(ping) => self.view.heard(ping, Instant::now()),
             Input::Pinged { node, result } => self.pinged(&node, result),
             Input::Fenced { room, newest } => {

@@ -9,8 +9,10 @@ mod control;
 mod messages;
 mod rooms;
 mod serve;
+mod sites;
 mod terms;
 
-pub use control::{Node, NodeSettings};
+pub use control::{Media, Node, NodeSettings};
 pub use messages::Messages;
 pub use rooms::{ConnectError, Entered, Rooms};
+pub use sites::ClusterSites;

@@ -147,7 +147,8 @@ pub(crate) enum NotOpened {
 }
 
 impl Node {
-    async fn connect(&self, room: RoomId, comer: Comer, stays: bool) -> Result<Entered, ConnectError> {
+    async fn connect(&self, room: RoomId, mut comer: Comer, stays: bool) -> Result<Entered, ConnectError> {
+        comer.region.get_or_insert_with(|| self.0.region.clone());
         let until = Instant::now() + PATIENCE;
         let mut turned_away = false;
         loop {
@@ -297,7 +298,7 @@ impl Node {
         }
     }
 
-    fn known(&self, node: &NodeId) -> Option<Identity> {
+    pub(crate) fn known(&self, node: &NodeId) -> Option<Identity> {
         self.0.members.borrow().members.get(node).map(|known| known.node.clone())
     }
 

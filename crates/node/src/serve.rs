@@ -5,9 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cluster::keeper::{Answer, Refusal};
 use cluster::lease::Term;
 use cluster::neighbourhood::Ping;
-use links::{Admitted, Guest, OpenRefused, OpenSession, OpenedSession, Serve};
+use host::{SITE_NEWS, Sites};
+use links::{
+    Admitted, Guest, OpenRefused, OpenSession, OpenSite, OpenedSession, Serve, SiteRefused, TakenSite,
+};
 use room::RoomId;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::control::{Input, Node};
 use crate::rooms::NotOpened;
@@ -72,6 +75,26 @@ impl Serve for Node {
             }
             Err(NotOpened::Elsewhere(Some(why))) => Err(OpenRefused::NotNow(why)),
         }
+    }
+
+    async fn site(&self, from: &Guest, open: OpenSite) -> Result<TakenSite, SiteRefused> {
+        let OpenSite { room, site, term } = open;
+        let draining = self.known(&self.0.me).is_some_and(|me| me.draining);
+        let sites = self.0.sites.as_ref().filter(|_| !draining && term.node == from.id);
+        let Some(sites) = sites else { return Err(SiteRefused::NotNow) };
+        let (answer, accepted) = oneshot::channel();
+        self.tell(Input::Accept { room: room.clone(), term: term.clone(), answer }).await;
+        let mut newest = match accepted.await {
+            Ok(Ok(newest)) => newest,
+            Ok(Err(stale)) => return Err(SiteRefused::Stale { newest: stale.newest }),
+            Err(_) => return Err(SiteRefused::NotNow),
+        };
+        let (news, told) = mpsc::channel(SITE_NEWS);
+        let ops = sites.local.open(&room, site, None, news);
+        let over = async move {
+            let _ = newest.wait_for(|newest| *newest > term).await;
+        };
+        Ok(TakenSite { ops, news: told, over: Box::pin(over) })
     }
 
     fn fenced(&self, _: &Guest, room: RoomId, newest: Term) {

@@ -241,10 +241,13 @@ impl Counter {
 /// Media work.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum MediaOp {
-    /// A router on any live worker. Answered by [`MediaDone::Router`]; where that fails, the site is over.
+    /// A router on a live worker that has none of this room yet. Answered by [`MediaDone::Router`]; where that fails, the
+    /// site is over.
     CreateRouter {
-        /// Of this region, if there is one.
+        /// Of this region.
         region: Option<Region>,
+        /// Of another, or on any worker, where that cannot be: the room has no other router.
+        or_elsewhere: bool,
     },
     /// The site is over: close its router and forget it.
     CloseRouter,

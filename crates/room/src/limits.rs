@@ -53,7 +53,7 @@ pub struct RouterLimits {
     pub streams: usize,
     /// Other sites that one site sends one producer to. Beyond it they get it from each other.
     pub fan_out: usize,
-    /// Routers of one room. The server allows no more than there are workers to carry them.
+    /// Routers of one room, over all nodes; one on each worker at most.
     pub per_room: usize,
 }
 

@@ -44,6 +44,8 @@ pub struct Room {
     limits: Arc<Limits>,
     sites: BTreeMap<SiteId, Site>,
     last_site: u64,
+    /// Until when no router of these regions is asked for again, because there was none.
+    failed_sites: BTreeMap<Option<Region>, Instant>,
     pipes: Pipes,
     /// In order of arrival, because session ids only grow.
     peers: BTreeMap<SessionId, Peer>,
@@ -239,6 +241,7 @@ impl Room {
             limits,
             sites: BTreeMap::new(),
             last_site: 0,
+            failed_sites: BTreeMap::new(),
             pipes,
             peers: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -270,7 +273,7 @@ impl Room {
             Event::Attached(session) => self.attached(session),
             Event::Request { session, request, message } => self.request(session, request, message),
             Event::Answered { session, ask, accepted } => self.answered(session, ask, accepted),
-            Event::MediaDone { op, result } => self.media_done(op, result),
+            Event::MediaDone { op, result } => self.media_done(op, result, now),
             Event::Site { site, what } => self.site_event(site, what, now),
             Event::Timeout => self.timeout(now),
             Event::Shutdown => {
@@ -336,7 +339,7 @@ impl Room {
             .filter(|role| self.room_type.has_role(role))
             .unwrap_or_else(|| self.room_type.default_role.clone());
         self.sessions.insert(id.clone(), session);
-        let site = self.place(region.as_ref(), true);
+        let site = self.place(region.as_ref(), Some(now));
         self.peers.insert(session, Peer::new(id, role, key, region, site));
         self.empty_since = None;
     }
@@ -403,6 +406,7 @@ impl Room {
         self.deferred.clear();
         self.pending.clear();
         self.sites.clear();
+        self.failed_sites.clear();
         self.pipes = Pipes::new(self.limits.router.fan_out);
         self.speakers.clear();
         self.empty_since = Some(now);

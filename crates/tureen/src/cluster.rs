@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use cluster::node::{Capacity, Counts, Incarnation, Load, Node as Identity, NodeId, Roles};
 use cluster::timing::Timing;
 use links::{LinkSettings, Security, TlsFiles};
-use node::{Node, NodeSettings};
+use node::{Media, Node, NodeSettings};
 use room::RoomId;
 use store::membership::Membership;
 use store::{Host, Store};
@@ -103,8 +103,11 @@ impl Joined {
             node_settings,
             store,
             security.clone(),
-            media.map(|media| media.host),
-            rooms_ended,
+            media.zip(rooms_ended).map(|(media, ended)| Media {
+                host: media.host,
+                sites: media.sites,
+                ended,
+            }),
             membership.view(),
         );
         let server =

@@ -75,6 +75,8 @@ pub(crate) struct Config {
     /// A folder with ca.pem, and NAME.pem and NAME-key.pem of the node's name, as `tureen cert` makes them. Needed where
     /// links leave this machine.
     pub(crate) link_tls_dir: Option<PathBuf>,
+    /// Where workers of other nodes reach this node's, as IP or IP=ANNOUNCED; the first of `media_addresses` otherwise.
+    pub(crate) pipe_address: Option<String>,
     /// How many of everything.
     pub(crate) limits: AllLimits,
 }
@@ -148,6 +150,7 @@ impl Default for Config {
             link_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             link_address: None,
             link_tls_dir: None,
+            pipe_address: None,
             limits: AllLimits {
                 rooms: 10_000,
                 sessions: 15_000,

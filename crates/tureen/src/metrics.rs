@@ -74,7 +74,7 @@ impl Metrics {
         self.recorder.render()
     }
 
-    fn observe(&self, MediaNode { host, pool }: &MediaNode) {
+    fn observe(&self, MediaNode { host, pool, .. }: &MediaNode) {
         let totals = host.totals();
         let workers = pool.status();
         let running = workers.iter().filter(|worker| worker.state == WorkerState::Running).count();

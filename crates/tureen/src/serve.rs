@@ -11,6 +11,7 @@ use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use host::PlainListen;
 use hyper_util::rt::TokioTimer;
 use node::Rooms;
+use room::{Place, Region};
 use signaling::{Gateway, GatewayLimits};
 use token::Verifier;
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,7 +19,7 @@ use tracing::{error, info, warn};
 
 use crate::accept::Door;
 use crate::cluster::Joined;
-use crate::config::Checked;
+use crate::config::{Checked, ClusterSettings};
 use crate::endpoints::{Served, endpoints};
 use crate::load::LoadMeter;
 use crate::media_node::{MediaNode, ROOMS_DEADLINE};
@@ -43,12 +44,11 @@ pub(crate) async fn serve(checked: Checked) -> Result<()> {
         .first()
         .filter(|_| broadcasters > 0)
         .map(|address| PlainListen { ip: address.ip, announced: address.announced_address.clone() });
-    let pipe_address = checked.media_addresses.first().cloned();
     // What people read in the store; where a name is announced, the address behind it here.
     let media_ip = checked.media_addresses.first().map(|address| {
         address.announced_address.as_deref().and_then(|name| name.parse().ok()).unwrap_or(address.ip)
     });
-    let Checked { config, tls, tokens, log, roles, cluster, .. } = checked;
+    let Checked { config, tls, tokens, log, roles, cluster, pipe_address, .. } = checked;
     let node = cluster.as_ref().map(|settings| settings.id.clone());
     tracing_subscriber::fmt()
         .with_env_filter(log)
@@ -69,7 +69,9 @@ pub(crate) async fn serve(checked: Checked) -> Result<()> {
     pool_settings.worker.environment.push(metrics.worker_environment());
     let (media, rooms_ended) = match roles.media {
         true => {
-            let (media, ended) = MediaNode::start(pool_settings, &config, plain_listen, pipe_address).await?;
+            let (media, ended) =
+                MediaNode::start(pool_settings, &config, plain_listen, pipe_address, place(cluster.as_ref()))
+                    .await?;
             (Some(media), Some(ended))
         }
         false => (None, None),
@@ -229,4 +231,12 @@ fn greet(address: SocketAddr, secure: bool, signal: bool, node: Option<&NodeId>)
         ),
         (true, _) => {}
     }
+}
+
+/// Where this process' media is, as its rooms' other sites know it.
+fn place(cluster: Option<&ClusterSettings>) -> Place {
+    cluster.map_or_else(Place::default, |settings| Place {
+        node: settings.id.to_string(),
+        region: Some(Region::new(settings.region.as_str())),
+    })
 }

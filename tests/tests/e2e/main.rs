@@ -15,6 +15,7 @@ mod loss;
 mod nodes;
 mod other_worker;
 mod plain;
+mod regions;
 mod resume;
 mod serving;
 mod shared_address;

@@ -9,16 +9,16 @@ use cluster::keeper::Answer;
 use cluster::lease::{Epoch, Term};
 use cluster::neighbourhood::Ping;
 use cluster::node::{Capacity, Incarnation, Node, NodeId, Region, Roles};
-use host::{FarEnd, NotResumed, Resumed, Session, ToClient};
-use room::{AskId, RoomId, SessionId};
+use host::{FarEnd, NotResumed, Resumed, Session, SiteNews, SiteOp, ToClient};
+use room::{AskId, RoomId, SessionId, SiteId};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::authority::{Pair, make_authority, make_node};
 use crate::{
-    Admitted, Believe, Guest, LinkSettings, Links, Me, OpenRefused, OpenSession, Security, Serve, Server,
-    TlsFiles,
+    Admitted, Believe, Guest, LinkSettings, Links, Me, OpenRefused, OpenSession, OpenSite, Security, Serve,
+    Server, SiteRefused, TakenSite, TlsFiles,
 };
 
 /// Long enough for anything on a loaded machine.
@@ -59,8 +59,18 @@ pub(super) struct Opened {
     pub(super) to_client: mpsc::Sender<ToClient>,
 }
 
+/// What an edge's end of a site is to the test.
+pub(super) struct Site {
+    pub(super) open: OpenSite,
+    pub(super) work: mpsc::Receiver<SiteOp>,
+    pub(super) news: mpsc::Sender<(SiteId, SiteNews)>,
+    /// The owner's time is over.
+    pub(super) end: oneshot::Sender<()>,
+}
+
 pub(super) struct Fake {
     me: NodeId,
+    sites: mpsc::UnboundedSender<Site>,
     opened: mpsc::UnboundedSender<Opened>,
     fenced: mpsc::UnboundedSender<(RoomId, Term)>,
 }
@@ -68,10 +78,11 @@ pub(super) struct Fake {
 impl Fake {
     pub(super) fn new(
         me: NodeId,
+        sites: mpsc::UnboundedSender<Site>,
         opened: mpsc::UnboundedSender<Opened>,
         fenced: mpsc::UnboundedSender<(RoomId, Term)>,
     ) -> Self {
-        Self { me, opened, fenced }
+        Self { me, sites, opened, fenced }
     }
 }
 
@@ -103,6 +114,17 @@ impl Serve for Fake {
         Ok(Admitted { session, messages, term, token, resumed })
     }
 
+    async fn site(&self, _: &Guest, open: OpenSite) -> Result<TakenSite, SiteRefused> {
+        if open.term.epoch < EPOCH {
+            return Err(SiteRefused::Stale { newest: Term { epoch: EPOCH, node: self.me.clone() } });
+        }
+        let (ops, work) = mpsc::channel(1);
+        let (news, told) = mpsc::channel(1);
+        let (end, ended) = oneshot::channel::<()>();
+        self.sites.send(Site { open, work, news, end }).expect("the test waits");
+        Ok(TakenSite { ops, news: told, over: Box::pin(async { drop(ended.await) }) })
+    }
+
     fn fenced(&self, _: &Guest, room: RoomId, newest: Term) {
         self.fenced.send((room, newest)).expect("the test waits");
     }
@@ -112,6 +134,7 @@ impl Serve for Fake {
 pub(super) struct Listening {
     pub(super) node: Node,
     pub(super) server: Server,
+    pub(super) sites: mpsc::UnboundedReceiver<Site>,
     pub(super) opened: mpsc::UnboundedReceiver<Opened>,
     pub(super) fenced: mpsc::UnboundedReceiver<(RoomId, Term)>,
 }
@@ -121,10 +144,11 @@ impl Listening {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let (opened, opened_end) = mpsc::unbounded_channel();
         let (fenced, fenced_end) = mpsc::unbounded_channel();
-        let fake = Arc::new(Fake::new(id(name), opened, fenced));
+        let (sites, sites_end) = mpsc::unbounded_channel();
+        let fake = Arc::new(Fake::new(id(name), sites, opened, fenced));
         let server = Server::start(listener, me(name), security, settings, fake).expect("started");
         let node = node(name, server.address());
-        Self { node, server, opened: opened_end, fenced: fenced_end }
+        Self { node, server, sites: sites_end, opened: opened_end, fenced: fenced_end }
     }
 }
 

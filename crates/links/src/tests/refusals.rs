@@ -131,7 +131,8 @@ async fn plaintext_beyond_loopback() {
     drop(fake.server);
     let (opened, fenced) =
         (tokio::sync::mpsc::unbounded_channel().0, tokio::sync::mpsc::unbounded_channel().0);
-    let serve = Arc::new(super::fake::Fake::new(id("m1"), opened, fenced));
+    let serve =
+        Arc::new(super::fake::Fake::new(id("m1"), tokio::sync::mpsc::unbounded_channel().0, opened, fenced));
     assert!(Server::start(everywhere, me("m1"), Security::plaintext(), patient(), serve).is_err());
 }
 

@@ -5,8 +5,8 @@ use std::time::Instant;
 use cluster::directory::Step;
 use cluster::keeper::{Answer, Refusal};
 use cluster::lease::{Lease, Term};
-use cluster::node::NodeId;
-use cluster::placement::{Candidate, Demand, place};
+use cluster::node::{Node as Identity, NodeId};
+use cluster::placement::{BUSY, Candidate, Demand, order, place};
 use room::RoomId;
 use tokio::sync::oneshot;
 use tracing::debug;
@@ -124,6 +124,20 @@ impl Control {
         for waiting in search.waiting {
             let _ = waiting.send(result.clone());
         }
+    }
+
+    /// The media nodes of a region that may take a site of a room, best first.
+    pub(super) fn edges(&self, room: &RoomId, region: &str) -> Vec<Identity> {
+        let candidates = self.candidates(Instant::now());
+        let near = candidates.iter().filter(|candidate| {
+            candidate.available
+                && candidate.region.as_str() == region
+                && candidate.id != self.settings.identity.id
+                && candidate.measured.highest() <= BUSY
+        });
+        let view = self.members.borrow();
+        let known = |candidate: &Candidate| Some(view.members.get(&candidate.id)?.node.clone());
+        order(room, near).into_iter().filter_map(known).collect()
     }
 
     fn candidates(&self, now: Instant) -> Vec<Candidate> {

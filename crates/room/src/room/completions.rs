@@ -1,6 +1,8 @@
 //! What the media side answers. A completion may come after whoever wanted it has left: then what was created is
 //! closed again, so that nothing stays behind.
 
+use std::time::Instant;
+
 use super::{Pending, Producer, Room};
 use crate::error::RoomError;
 use crate::event::{Counter, MediaDone, MediaFailure, MediaOp};
@@ -8,7 +10,7 @@ use crate::id::{OpId, ProducerId, RequestId, SessionId, SiteId, TransportId};
 use crate::message::{Reply, TransportInfo};
 
 impl Room {
-    pub(super) fn media_done(&mut self, op: OpId, result: Result<MediaDone, MediaFailure>) {
+    pub(super) fn media_done(&mut self, op: OpId, result: Result<MediaDone, MediaFailure>, now: Instant) {
         // Unknown: the site it ran on is lost, and what it made is lost with it.
         let Some((site, pending)) = self.pending.remove(&op) else { return };
         if let Some(site) = self.sites.get_mut(&site) {
@@ -19,7 +21,7 @@ impl Room {
         }
         match pending {
             Pending::Silent => {}
-            Pending::Router => self.router_done(site, result),
+            Pending::Router => self.router_done(site, result, now),
             Pending::Pipe(step) => self.pipes.done(step, result),
             Pending::Transport { session, request, direction } => {
                 if let Some(peer) = self.peers.get_mut(&session)

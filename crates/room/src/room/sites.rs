@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ortc::RtpCapabilities;
 
@@ -14,6 +14,9 @@ use crate::error::RoomError;
 use crate::event::{Counter, MediaDone, MediaFailure, MediaOp, Place, SiteEvent};
 use crate::id::{OpId, PeerId, Region, SessionId, SiteId};
 use crate::message::close_code;
+
+/// Where no router could be had, none is asked for again for so long.
+const SITE_RETRY: Duration = Duration::from_secs(5);
 
 /// One of a room's routers.
 #[derive(Debug)]
@@ -61,15 +64,15 @@ impl Room {
         if !self.sites.contains_key(&peer.site) {
             let region = peer.region.clone();
             // One that could not be made is not tried again as long as there are others.
-            let site = self.place(region.as_ref(), self.sites.is_empty());
+            let site = self.place(region.as_ref(), None);
             if let Some(peer) = self.peers.get_mut(&session) {
                 peer.site = site;
             }
         }
     }
 
-    /// The site for one more peer.
-    pub(super) fn place(&mut self, region: Option<&Region>, may_open: bool) -> SiteId {
+    /// The site for one more peer. Without `now`, none is opened as long as there is one.
+    pub(super) fn place(&mut self, region: Option<&Region>, now: Option<Instant>) -> SiteId {
         let limits = self.limits.router;
         let loads: BTreeMap<SiteId, Load> = self.sites.keys().map(|site| (*site, self.load(*site))).collect();
         // Who joins brings its transports, and receives what there is.
@@ -84,6 +87,8 @@ impl Room {
         if let Some((id, _)) = candidates.find(|(_, site)| near(site)) {
             return *id;
         }
+        let tried = |now: Instant| self.failed_sites.get(&region.cloned()).is_some_and(|until| now < *until);
+        let may_open = self.sites.is_empty() || now.is_some_and(|now| !tried(now));
         if may_open && self.sites.len() < limits.per_room.max(1) {
             return self.open_site(region.cloned());
         }
@@ -98,15 +103,13 @@ impl Room {
     }
 
     fn open_site(&mut self, region: Option<Region>) -> SiteId {
-        if !self.sites.is_empty() {
-            self.count(Counter::Spread);
-        }
         self.last_site += 1;
+        let or_elsewhere = self.sites.is_empty();
         let id = SiteId(self.last_site);
         let regions = [region.clone(), None];
         let site = Site { regions, router: Router::Creating, busy: false, loudest: Vec::new(), working: 0 };
         self.sites.insert(id, site);
-        self.media(id, Pending::Router, MediaOp::CreateRouter { region });
+        self.media(id, Pending::Router, MediaOp::CreateRouter { region, or_elsewhere });
         id
     }
 
@@ -121,28 +124,44 @@ impl Room {
         Load { transports: transports + pipes, streams: streams + branches }
     }
 
-    pub(super) fn router_done(&mut self, site: SiteId, result: Result<MediaDone, MediaFailure>) {
+    pub(super) fn router_done(
+        &mut self,
+        site: SiteId,
+        result: Result<MediaDone, MediaFailure>,
+        now: Instant,
+    ) {
         match result {
             Ok(MediaDone::Router { rtp_capabilities, place }) => {
                 self.site_ready(site, rtp_capabilities, place)
             }
-            Ok(_) => self.router_failed(site, &MediaFailure::Internal("unexpected completion".to_owned())),
-            Err(failure) => self.router_failed(site, &failure),
+            Ok(_) => {
+                let failure = MediaFailure::Internal("unexpected completion".to_owned());
+                self.router_failed(site, &failure, now);
+            }
+            Err(failure) => self.router_failed(site, &failure, now),
         }
     }
 
     fn site_ready(&mut self, id: SiteId, capabilities: Arc<RtpCapabilities>, place: Place) {
+        let others = self.sites.len() > 1;
         let Some(site) = self.sites.get_mut(&id) else { return };
         site.router = Router::Ready(capabilities);
         site.regions[1].clone_from(&place.region);
+        self.failed_sites.remove(&site.regions[0]);
+        if others {
+            self.count(Counter::Spread);
+        }
         self.pipes.site_ready(id, place);
         self.serve_deferred();
     }
 
     /// Those who waited for it go to another site, if there is one.
-    fn router_failed(&mut self, site: SiteId, failure: &MediaFailure) {
-        self.sites.remove(&site);
+    fn router_failed(&mut self, site: SiteId, failure: &MediaFailure, now: Instant) {
+        let Some(failed) = self.sites.remove(&site) else { return };
         if !self.sites.is_empty() {
+            let [wished, _] = failed.regions;
+            self.failed_sites.retain(|_, until| now < *until);
+            self.failed_sites.insert(wished, now + SITE_RETRY);
             self.serve_deferred();
             return;
         }

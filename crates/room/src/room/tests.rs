@@ -198,7 +198,7 @@ impl World {
     fn carry_out(&mut self, site: SiteId, what: MediaOp) -> Result<MediaDone, MediaFailure> {
         let gone = || MediaFailure::Internal("gone".to_owned());
         match what {
-            MediaOp::CreateRouter { region } => {
+            MediaOp::CreateRouter { region, .. } => {
                 self.routers += 1;
                 let (node, place) = self.places.get(self.routers - 1).copied().unwrap_or_default();
                 let fallback = (!place.is_empty()).then(|| Region::new(place));

@@ -23,6 +23,8 @@ pub(crate) struct Checked {
     pub(crate) tls: Option<Arc<ServerConfig>>,
     pub(crate) tokens: Option<Verifier>,
     pub(crate) media_addresses: Vec<ListenAddress>,
+    /// Where workers of other nodes reach this node's.
+    pub(crate) pipe_address: Option<ListenAddress>,
     pub(crate) media_ports: RangeInclusive<u16>,
     pub(crate) workers: usize,
     pub(crate) worker_bin: PathBuf,
@@ -42,6 +44,7 @@ impl Checked {
         }
         let tokens = keep(tokens(&config), &mut errors);
         let media_addresses = keep(media_addresses(&config), &mut errors);
+        let pipe_address = keep(pipe_address(&config, media_addresses.as_deref()), &mut errors);
         let workers = if config.workers == 0 { default_workers() } else { config.workers };
         if workers > 256 {
             errors.push(format!("workers: {workers} are more than the 256 that one server runs"));
@@ -71,6 +74,7 @@ impl Checked {
                 tls,
                 tokens,
                 media_addresses,
+                pipe_address: pipe_address.flatten(),
                 media_ports,
                 workers,
                 worker_bin,
@@ -204,6 +208,24 @@ fn media_address(text: &str) -> Result<ListenAddress, String> {
             Err(format!("media_addresses: {text:?} announces nothing"))
         }
         _ => Ok(ListenAddress { ip, announced_address: announced }),
+    }
+}
+
+/// A pipe's end is told as an IP address: no worker resolves a name.
+fn pipe_address(config: &Config, media: Option<&[ListenAddress]>) -> Result<Option<ListenAddress>, String> {
+    let address = match &config.pipe_address {
+        Some(text) => {
+            Some(media_address(text).map_err(|error| error.replace("media_addresses", "pipe_address"))?)
+        }
+        None => media.and_then(<[_]>::first).cloned(),
+    };
+    let name = address.as_ref().and_then(|address| address.announced_address.as_ref());
+    let name = name.filter(|announced| announced.parse::<IpAddr>().is_err());
+    match name {
+        Some(name) if config.redis.is_some() || config.pipe_address.is_some() => Err(format!(
+            "pipe_address: workers of other nodes need an IP address, and {name} is none: name one, as IP=ANNOUNCED"
+        )),
+        _ => Ok(address),
     }
 }
 
@@ -383,6 +405,23 @@ mod tests {
         assert_eq!(read("0.0.0.0=203.0.113.7"), Ok(("0.0.0.0".to_owned(), Some("203.0.113.7".to_owned()))));
         assert_eq!(read("::=media.example.org"), Ok(("::".to_owned(), Some("media.example.org".to_owned()))));
         assert!(read("::").is_err() && read("example.org").is_err() && read("0.0.0.0=").is_err());
+    }
+
+    #[test]
+    fn pipes_are_reached_by_ip_address() {
+        let of = |pipe: Option<&str>, media: &str, redis: bool| {
+            let redis = redis.then(|| "redis://127.0.0.1".to_owned());
+            let config = Config { pipe_address: pipe.map(str::to_owned), redis, ..Config::default() };
+            let media = media_address(media).expect("an address");
+            let read = pipe_address(&config, Some(&[media]));
+            read.map(|address| address.map(|address| (address.ip.to_string(), address.announced_address)))
+        };
+        let named = Some(("0.0.0.0".to_owned(), Some("10.0.0.2".to_owned())));
+        assert_eq!(of(Some("0.0.0.0=10.0.0.2"), "127.0.0.1", true), Ok(named));
+        assert_eq!(of(None, "127.0.0.1", true), Ok(Some(("127.0.0.1".to_owned(), None))));
+        assert!(of(None, "0.0.0.0=media.example.org", false).is_ok(), "alone it has no pipes");
+        assert!(of(None, "0.0.0.0=media.example.org", true).is_err());
+        assert!(of(Some("nonsense"), "127.0.0.1", false).expect_err("no address").contains("pipe_address"));
     }
 
     #[test]

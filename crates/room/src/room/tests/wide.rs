@@ -261,6 +261,12 @@ fn a_site_that_cannot_be_made_leaves_its_peers_to_the_others() {
     world.event(Event::MediaDone { op, result: Err(failure) });
     assert!(matches!(world.replies.get(&request), Some(Ok(_))));
     assert_eq!((world.site_of(2), world.routers), (SiteId(1), 1));
+    // It is not tried again at once, but later.
+    world.connect(3, "eve");
+    assert!(world.work.is_empty() && world.site_of(3) == SiteId(1));
+    world.now += Duration::from_secs(6);
+    world.peer(4, "zoe");
+    assert_eq!((world.site_of(4), world.routers), (SiteId(3), 2));
 }
 
 #[test]
