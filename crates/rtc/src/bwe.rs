@@ -225,7 +225,14 @@ impl BandwidthEstimator {
         let limit = self.loss.update(self.control.bitrate(), acknowledged, now_us);
         let held = limit.is_some_and(|limit| limit < self.control.bitrate());
         let rtt_us = self.rtt_us.unwrap_or(DEFAULT_RTT_US);
-        self.control.update(self.trend.usage(), acknowledged, held, rtt_us, now_us);
+        let usage = self.trend.usage();
+        // A queue that builds up behind little shows what the link carries, and is no reason to go below that.
+        let carried = if usage == Usage::Over {
+            acknowledged.max(self.throughput.latest_bitrate())
+        } else {
+            acknowledged
+        };
+        self.control.update(usage, carried, held, rtt_us, now_us);
         if self.control.take_outgrown() {
             self.prober.rate(true);
         }

@@ -104,6 +104,15 @@ impl Throughput {
         (us >= LEAST_US.unsigned_abs()).then(|| bytes.saturating_mul(8_000_000) / us)
     }
 
+    /// Bit/s of the newest packets alone, as many as it takes to tell. Where little was sent and then a burst, this is what
+    /// the link made of the burst, and the other is no more than what there was to send.
+    pub(super) fn latest_bitrate(&self) -> Option<u64> {
+        let from = (0..self.parts.len()).rev();
+        let parts = from.filter_map(|from| self.parts.get(from..)).find(|parts| span(parts) >= LEAST_US)?;
+        let bytes: u64 = parts.iter().map(|part| part.bytes).sum();
+        Some(bytes.saturating_mul(8_000_000) / span(parts).unsigned_abs())
+    }
+
     /// Forgets everything.
     pub(super) fn restart(&mut self) {
         *self = Self::default();
@@ -144,6 +153,24 @@ mod tests {
             let rate = measured(1.0, lost);
             assert!((990_000..=1_010_000).contains(&rate), "{rate}");
         }
+    }
+
+    #[test]
+    fn a_burst_after_little_tells_what_the_link_carries() {
+        let mut throughput = Throughput::default();
+        // 100 kbit/s, then 10,000 bytes at once, over a link of 500 kbit/s.
+        for step in 0..10 {
+            let mut batch = Batch::default();
+            batch.add(1250, step * 100_000, step * 100_000);
+            throughput.add(&batch, true);
+        }
+        let mut batch = Batch::default();
+        for packet in 0..8 {
+            batch.add(1250, 1_000_000, 1_000_000 + packet * 20_000);
+        }
+        throughput.add(&batch, true);
+        let (all, latest) = (throughput.bitrate().unwrap(), throughput.latest_bitrate().unwrap());
+        assert!(all < 250_000 && (300_000..520_000).contains(&latest), "{all} {latest}");
     }
 
     #[test]
