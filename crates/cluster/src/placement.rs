@@ -87,7 +87,12 @@ pub fn place<'a>(demand: Demand<'_>, candidates: &'a [Candidate]) -> Result<&'a 
         let here = || group().filter(|candidate| candidate.measured.highest() <= BUSY);
         let within = here().filter(|candidate| share.has_place(candidate, demand.load));
         let preferred = within.max_by(|a, b| compare(demand.room, a, b));
-        let least_over = || here().min_by(|a, b| share.compare_fill(a, b, demand.load));
+        // Of equals, as all are in a cluster that nobody uses yet, the room's own preference decides: else one node would take
+        // every room that comes before the next news of loads.
+        let least_over = || {
+            here()
+                .min_by(|a, b| share.compare_fill(a, b, demand.load).then_with(|| compare(demand.room, b, a)))
+        };
         if let Some(chosen) = preferred.or_else(least_over) {
             return Ok(chosen);
         }
@@ -164,7 +169,7 @@ impl Share {
         let fill = |own: &Candidate, other: &Candidate| {
             u128::from(own.load.saturating_add(more)) * u128::from(other.weight)
         };
-        fill(a, b).cmp(&fill(b, a)).then_with(|| a.id.cmp(&b.id))
+        fill(a, b).cmp(&fill(b, a))
     }
 }
 

@@ -161,6 +161,18 @@ fn a_room_wider_than_every_share_goes_where_it_is_the_least_over() {
     assert_eq!(chosen.weight, 16);
 }
 
+/// Many rooms begin at once in a cluster that nobody used: loads are news of two seconds ago, and all the same.
+#[test]
+fn rooms_of_an_idle_cluster_spread_before_there_is_news_of_loads() {
+    let nodes = ["m1", "m2", "m3"].map(|id| candidate(id, 3));
+    let mut counts = HashMap::new();
+    for number in 0..300 {
+        let room = room(number);
+        *counts.entry(place(demand(&room, 40), &nodes).expect("place").id.clone()).or_insert(0) += 1;
+    }
+    assert!(counts.len() == 3 && counts.values().all(|count| (75..=125).contains(count)), "{counts:?}");
+}
+
 #[test]
 fn who_is_busy_or_gone_takes_nothing() {
     let room = room(1);
