@@ -34,7 +34,17 @@ impl Cluster {
         media: usize,
         adjust: impl Fn(&str, ServerOptions) -> ServerOptions + 'static,
     ) -> Result<Self> {
-        let mut cluster = Self { redis: Redis::start()?, nodes: BTreeMap::new(), adjust: Box::new(adjust) };
+        Self::start_on(Redis::start()?, signal, media, adjust)
+    }
+
+    /// As [`Self::start_with`], with this Redis.
+    pub fn start_on(
+        redis: Redis,
+        signal: usize,
+        media: usize,
+        adjust: impl Fn(&str, ServerOptions) -> ServerOptions + 'static,
+    ) -> Result<Self> {
+        let mut cluster = Self { redis, nodes: BTreeMap::new(), adjust: Box::new(adjust) };
         for (role, letter, count) in [("media", 'm', media), ("signal", 's', signal)] {
             for number in 1..=count {
                 let name = format!("{letter}{number}");

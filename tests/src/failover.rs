@@ -5,6 +5,8 @@
 
 mod member;
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -12,7 +14,6 @@ use bench::endpoint::Identity;
 use clap::ValueEnum;
 use rtc::srtp::Profile;
 use serde::Serialize;
-use std::sync::Arc;
 use testkit::proxy;
 use testkit::redis::{Clustered, Server as RedisServer, Watched};
 
@@ -27,6 +28,8 @@ const SETTLED: Duration = Duration::from_secs(2);
 const OVER_WITHIN: Duration = Duration::from_secs(40);
 /// Sound comes every 20 ms: a pause that is longer than this is one.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How long workers are compared to tell which of them has the room.
+const BUSY_FOR: Duration = Duration::from_millis(400);
 /// How late answers are in [`Case::RedisLate`].
 const LATE: Duration = Duration::from_millis(200);
 
@@ -53,6 +56,11 @@ impl Case {
     /// Whether it is about Redis: running calls must not notice.
     pub fn spares_calls(self) -> bool {
         matches!(self, Self::RedisAway | Self::SentinelFailover | Self::ClusterFailover | Self::RedisLate)
+    }
+
+    /// Whether a replica takes a master's place.
+    pub fn promotes(self) -> bool {
+        matches!(self, Self::SentinelFailover | Self::ClusterFailover)
     }
 
     /// Its name on the command line.
@@ -157,12 +165,13 @@ impl Bed {
         for member in members {
             member.mark();
         }
-        let harmed = Instant::now();
+        let mut harmed = Instant::now();
         let gone = match self.case {
             Case::WorkerKill => {
                 let owner = self.owner(room)?;
                 // Of two workers, the one that has the room is the one that sends.
-                proc::kill(busiest(&self.cluster.node(&owner).workers()?)?, "KILL")?;
+                proc::kill(busiest(&self.cluster.node(&owner).workers()?).await?, "KILL")?;
+                harmed = Instant::now();
                 None
             }
             Case::MediaNodeKill => {
@@ -197,6 +206,7 @@ impl Bed {
         let silent = heard.iter().map(|heard| heard.longest).max().unwrap_or_default();
         let again = heard.iter().filter_map(|heard| heard.joined_again);
         let again = again.map(|at| at.saturating_duration_since(harmed)).max().unwrap_or_default();
+        ensure!(!again.is_zero(), "{room}: nobody was interrupted, so what died was not theirs");
         if let Some((name, role)) = gone {
             self.restart(&name, role)?;
         }
@@ -239,23 +249,15 @@ impl Bed {
         let third = self.join(room, "c");
         third.hears(1, OVER_WITHIN).await.context("a known room takes peers in")?;
         let known_room = harmed.elapsed();
-        let failover = matches!(self.case, Case::SentinelFailover | Case::ClusterFailover);
-        let opened = if failover { Some(self.opens(harmed).await?) } else { None };
+        let opened = if self.case.promotes() { Some(self.opens(harmed).await?) } else { None };
         let left = away.saturating_sub(harmed.elapsed());
         let lost = if left.is_zero() { Lost::default() } else { lost_within(members, left).await };
-        let opened = match &mut self.trouble {
+        let opened = match &self.trouble {
             Trouble::None => {
                 self.cluster.redis.restart()?;
                 Some(self.opens(Instant::now()).await?)
             }
-            Trouble::Sentinel(watched) => {
-                revive(&mut watched.servers);
-                opened
-            }
-            Trouble::Cluster(clustered) => {
-                revive(&mut clustered.servers);
-                opened
-            }
+            Trouble::Sentinel(_) | Trouble::Cluster(_) => opened,
             Trouble::Late { .. } => Some(self.opens(Instant::now()).await?),
         };
         third.leave().await;
@@ -289,21 +291,14 @@ impl Bed {
     }
 }
 
-fn revive(servers: &mut [RedisServer]) {
-    for server in servers {
-        if server.cli(&["ping"]) != "PONG" {
-            server.run();
-        }
-    }
-}
-
-/// Of some processes, the one that spent the most CPU so far.
-fn busiest(pids: &std::collections::BTreeSet<u32>) -> Result<u32> {
-    let mut times = Vec::new();
-    for pid in pids {
-        times.push((bench::cpu::process_time(*pid)?, *pid));
-    }
-    Ok(times.into_iter().max().context("no worker runs")?.1)
+/// Of some processes, the one that spends the most CPU now.
+async fn busiest(pids: &BTreeSet<u32>) -> Result<u32> {
+    let times =
+        || -> Result<Vec<Duration>> { pids.iter().map(|pid| bench::cpu::process_time(*pid)).collect() };
+    let before = times()?;
+    tokio::time::sleep(BUSY_FOR).await;
+    let spent = times()?.into_iter().zip(before).map(|(after, before)| after - before);
+    Ok(spent.zip(pids.iter().copied()).max().context("no worker runs")?.1)
 }
 
 #[derive(Default)]

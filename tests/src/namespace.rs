@@ -75,19 +75,31 @@ impl Namespace {
 
     /// Drops every UDP datagram that comes in or goes out, until [`Self::restore_udp`].
     pub fn drop_udp(&self) -> Result<()> {
+        self.cut(&["meta l4proto udp"])
+    }
+
+    /// Drops what comes in or goes out and is one of these (in nft's words), with no word to anybody, until [`Self::restore`].
+    pub fn cut(&self, what: &[&str]) -> Result<()> {
         self.run("nft", &["add table inet tureen_cut"])?;
         for hook in ["input", "output"] {
             self.run(
                 "nft",
                 &[&format!("add chain inet tureen_cut {hook} {{ type filter hook {hook} priority 0; }}")],
             )?;
-            self.run("nft", &[&format!("add rule inet tureen_cut {hook} meta l4proto udp counter drop")])?;
+            for what in what {
+                self.run("nft", &[&format!("add rule inet tureen_cut {hook} {what} counter drop")])?;
+            }
         }
         Ok(())
     }
 
     /// Lets UDP flow again.
     pub fn restore_udp(&self) -> Result<()> {
+        self.restore()
+    }
+
+    /// Lets everything flow again.
+    pub fn restore(&self) -> Result<()> {
         self.run("nft", &["delete table inet tureen_cut"])
     }
 

@@ -24,9 +24,14 @@ pub struct Redis {
 impl Redis {
     /// Starts one.
     pub fn start() -> Result<Self> {
+        Self::start_at(Ipv4Addr::LOCALHOST)
+    }
+
+    /// Starts one at an address that others reach, without a password: in a namespace of the test's own.
+    pub fn start_at(ip: Ipv4Addr) -> Result<Self> {
         let mut last = None;
         for _ in 0..START_ATTEMPTS {
-            let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+            let address = TcpListener::bind((ip, 0))?.local_addr()?;
             match spawn(address) {
                 Ok(child) => return Ok(Self { address, child }),
                 Err(error) => last = Some(error),
@@ -43,6 +48,11 @@ impl Redis {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.address.port()
     }
 
     /// Kills it as the kernel would for want of memory.
@@ -114,7 +124,7 @@ fn read_reply(stream: &mut impl BufRead, lines: &mut Vec<String>) -> Result<()> 
 fn spawn(address: SocketAddr) -> Result<Child> {
     let mut child = Command::new("redis-server")
         .args(["--bind", &address.ip().to_string(), "--port", &address.port().to_string()])
-        .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
+        .args(["--save", "", "--appendonly", "no", "--daemonize", "no", "--protected-mode", "no"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

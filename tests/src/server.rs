@@ -74,8 +74,14 @@ impl ServerOptions {
 
     /// Runs in a namespace, on its loopback.
     #[must_use]
-    pub fn in_namespace(mut self, namespace: &Namespace) -> Self {
-        self.namespace = Some(namespace.name().to_owned());
+    pub fn in_namespace(self, namespace: &Namespace) -> Self {
+        self.in_namespace_named(namespace.name())
+    }
+
+    /// As [`Self::in_namespace`], by the namespace's name.
+    #[must_use]
+    pub fn in_namespace_named(mut self, name: &str) -> Self {
+        self.namespace = Some(name.to_owned());
         self
     }
 

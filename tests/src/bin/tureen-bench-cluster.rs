@@ -79,6 +79,10 @@ fn failover(cases: Vec<Case>, runs: u16, away: Duration) -> Result<()> {
         let mut bed = Bed::start(case)?;
         let mut outcomes = Vec::new();
         for run in 1..=runs {
+            // Who was promoted stays it: each failover begins with servers of its own.
+            if run > 1 && case.promotes() {
+                bed = Bed::start(case)?;
+            }
             let outcome =
                 runtime.block_on(bed.run(away)).with_context(|| format!("{}, run {run}", case.name()))?;
             eprintln!("{}, run {run} of {runs}: {}", case.name(), serde_json::to_string(&outcome)?);

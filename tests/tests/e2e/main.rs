@@ -14,6 +14,7 @@ mod load;
 mod loss;
 mod nodes;
 mod other_worker;
+mod partition;
 mod plain;
 mod regions;
 mod resume;
