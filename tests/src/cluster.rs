@@ -1,11 +1,12 @@
 //! A cluster of a test's own: a Redis, signal nodes and media nodes, each a process of `tureen serve` on loopback.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{Redis, Server, ServerOptions, proc};
+use crate::{Redis, Server, ServerOptions, binaries, proc};
 
 /// How long nodes may take to know each other.
 const ASSEMBLED_WITHIN: Duration = Duration::from_secs(20);
@@ -133,6 +134,13 @@ impl Cluster {
             processes.extend(workers.map(|(at, worker)| (format!("{name}, worker {at}"), worker)));
         }
         Ok(processes)
+    }
+
+    /// Runs `tureen drain` for a node: whether it went well, and what it said.
+    pub fn drain(&self, node: &str, arguments: &[&str]) -> Result<(bool, String)> {
+        let mut command = Command::new(binaries::tureen()?);
+        let ended = command.args(["drain", node, "--redis", &self.redis.url()]).args(arguments).output()?;
+        Ok((ended.status.success(), String::from_utf8_lossy(&ended.stderr).into_owned()))
     }
 
     /// The nodes' names.

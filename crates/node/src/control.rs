@@ -1,6 +1,7 @@
 //! The node's one task: takes what happens (questions of gateways and of other nodes, answers of the store, pings, time),
 //! hands it to the pure decisions of `cluster`, and carries out what they say.
 
+mod drain;
 mod owner;
 mod search;
 
@@ -24,6 +25,8 @@ use store::{Round, Store, StoreEvent};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
+use self::drain::Handed;
+pub use self::drain::Remaining;
 use self::search::Search;
 use crate::serve::LastPing;
 use crate::sites::ClusterSites;
@@ -85,6 +88,7 @@ pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) members: watch::Receiver<View>,
     pub(crate) last_ping: LastPing,
+    draining: watch::Receiver<bool>,
 }
 
 /// What wakes the task.
@@ -115,8 +119,14 @@ pub(crate) enum Input {
     Round(Option<Round>),
     /// A claim came back from the store.
     Claimed(Event),
-    /// From now on this node takes no room.
-    Drain,
+    /// From now on this node takes no room, and gives up those that it has until then; or not any more.
+    Drain(Option<Instant>),
+    /// The store released a lease that was given up, or did not answer.
+    Released { room: RoomId, term: Term, released: bool },
+    /// Another node has claimed a room that was given up, or nobody has.
+    Rehomed { room: RoomId, moved: bool },
+    /// What is left to give up.
+    Remaining(oneshot::Sender<Remaining>),
     /// The store answered a search.
     Read { room: RoomId, search: u64, found: Option<Option<Lease>> },
     /// A node answered a search.
@@ -171,8 +181,11 @@ pub(crate) struct Control {
     created: HashMap<RoomId, u64>,
     /// Claims on their way to the store and back.
     claiming: usize,
-    /// It gives up its rooms and takes no others.
-    draining: bool,
+    /// It gives up its rooms, until then, and takes no others.
+    draining: Option<Instant>,
+    is_draining: watch::Sender<bool>,
+    /// The rooms that it has given up, while something of them is here.
+    handed: HashMap<RoomId, Handed>,
 }
 
 impl Node {
@@ -195,6 +208,7 @@ impl Node {
         let links = Links::new(settings.me(), security, LinkSettings::default(), Arc::new(terms.clone()));
         let mut view = Neighbourhood::new(me.clone(), settings.timing);
         let last_ping = LastPing::new(view.ping(true, Instant::now()));
+        let (is_draining, draining) = watch::channel(false);
         let shared = store.clone();
         let control = Control {
             inputs: inputs.downgrade(),
@@ -218,11 +232,14 @@ impl Node {
             last_ping: last_ping.clone(),
             created: HashMap::new(),
             claiming: 0,
-            draining: false,
+            draining: None,
+            is_draining: is_draining.clone(),
+            handed: HashMap::new(),
             settings,
         };
         tokio::spawn(control.run(inbox, ended));
-        let inner = Inner { me, region, inputs, host, sites, links, store: shared, members, last_ping };
+        let inner =
+            Inner { me, region, inputs, host, sites, links, store: shared, members, last_ping, draining };
         let inner = Arc::new(inner);
         if let Some(sites) = &inner.sites {
             sites.bind(&inner);
@@ -230,9 +247,22 @@ impl Node {
         Self(inner)
     }
 
-    /// From now on this node takes no room that it does not have.
-    pub async fn drain(&self) {
-        self.tell(Input::Drain).await;
+    /// From now on this node takes no room that it does not have, and hands over those that it has: their clients find them
+    /// elsewhere, while media goes on here. At `until`, what is left is closed.
+    pub async fn drain(&self, until: Instant) {
+        self.tell(Input::Drain(Some(until))).await;
+    }
+
+    /// Whether this node drains.
+    pub fn draining(&self) -> watch::Receiver<bool> {
+        self.0.draining.clone()
+    }
+
+    /// What is left to hand over.
+    pub async fn remaining(&self) -> Remaining {
+        let (answer, answered) = oneshot::channel();
+        self.tell(Input::Remaining(answer)).await;
+        answered.await.unwrap_or(Remaining { owned: 0, running_out: 0, can_move: false })
     }
 }
 
@@ -249,7 +279,10 @@ impl Control {
         loop {
             tokio::select! {
                 biased;
-                _ = ping.tick() => self.ping(),
+                _ = ping.tick() => {
+                    self.ping();
+                    self.hand_over();
+                }
                 _ = beat.tick() => self.beat(),
                 Ok(()) = self.members.changed() => self.look_at_members(),
                 Some(room) = ended.recv() => self.room_ended(room),
@@ -294,7 +327,12 @@ impl Control {
                 self.keep(event);
             }
             Input::Round(round) => self.confirm_all(round),
-            Input::Drain => self.draining = true,
+            Input::Drain(until) => self.drain(until),
+            Input::Released { room, term, released } => self.released(room, term, released),
+            Input::Rehomed { room, moved } => self.rehomed(room, moved),
+            Input::Remaining(answer) => {
+                let _ = answer.send(self.remaining());
+            }
             Input::Read { room, search, found } => self.read(room, search, found),
             Input::Answered { room, search, answer } => self.answered(room, search, answer),
         }
@@ -363,6 +401,16 @@ impl Control {
                     self.terms.saw(&room, &term);
                 }
                 self.keep(Event::Fenced { room, newest: term });
+            }
+            Ok(StoreEvent::Drain(node, within))
+                if node == self.settings.identity.id && self.draining.is_none() =>
+            {
+                self.drain(Instant::now().checked_add(within));
+            }
+            Ok(StoreEvent::DrainCancelled(node))
+                if node == self.settings.identity.id && self.draining.is_some() =>
+            {
+                self.drain(None);
             }
             Ok(StoreEvent::Connected | StoreEvent::MemoryLost) => self.beat(),
             _ => {}

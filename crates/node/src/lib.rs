@@ -12,7 +12,7 @@ mod serve;
 mod sites;
 mod terms;
 
-pub use control::{Media, Node, NodeSettings};
+pub use control::{Media, Node, NodeSettings, Remaining};
 pub use messages::Messages;
 pub use rooms::{ConnectError, Entered, Rooms};
 pub use sites::ClusterSites;

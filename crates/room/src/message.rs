@@ -31,6 +31,9 @@ pub mod close_code {
     pub const TAKEN: u16 = 4006;
     /// The session that the client wanted back cannot be had: connect again without asking for it.
     pub const NOT_RESUMED: u16 = 4007;
+    /// Another node has the room now: join again, there. Media goes on here for a while, so that a client may take it up
+    /// there before it lets go of it here.
+    pub const MOVED: u16 = 4009;
     /// The client's connection broke, and it did not come back in time. Nobody hears this.
     pub const GONE: u16 = 4008;
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use host::{FromClient, NotResumed, Resumed, Session, SessionGone, ToClient};
+use host::{FromClient, Loss, NotResumed, Resumed, Session, SessionGone, ToClient};
 use node::{Entered, Messages};
 use rand::RngExt;
 use room::{AskId, Reply, Request, RequestId, close_code};
@@ -195,7 +195,8 @@ impl Connection {
 
     /// The end of the session, or of this connection to it.
     async fn leave(self, end: &End, messages: &mut Messages) {
-        let is_away = matches!(end, End::Gone | End::Silent);
+        // Who goes to the room's new owner takes its media along there before it lets go of it here.
+        let is_away = matches!(end, End::Gone | End::Silent | End::Close { code: close_code::MOVED, .. });
         if self.line.is_none() || is_away {
             return;
         }
@@ -384,7 +385,11 @@ impl Connection {
                 ToClient::Close { code, reason } => return Err(End::Close { code, reason }),
                 // The client comes back at once, and is led to the room's new owner.
                 ToClient::Lost(loss) => {
-                    return Err(End::Close { code: close_code::MEDIA_LOST, reason: loss.to_string().into() });
+                    let code = match loss {
+                        Loss::Superseded => close_code::MOVED,
+                        Loss::Unreachable => close_code::MEDIA_LOST,
+                    };
+                    return Err(End::Close { code, reason: loss.to_string().into() });
                 }
             }
             self.number(before);

@@ -1,11 +1,13 @@
 //! What happened in the store: hints. Whoever misses one finds the truth by looking.
 
+use std::time::Duration;
+
 use cluster::lease::{Epoch, Term};
 use cluster::node::NodeId;
 use room::RoomId;
 use serde::{Deserialize, Serialize};
 
-/// Something happened. The first four travel to all nodes; the last three are about this node's own connection.
+/// Something happened, or is asked for. All but the last three travel to all nodes; those are about this node's own connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreEvent {
     /// A node registered, or did so again after a restart or after the store had forgotten it.
@@ -16,6 +18,10 @@ pub enum StoreEvent {
     RoomClaimed(RoomId, Term),
     /// A room is over.
     RoomReleased(RoomId, Term),
+    /// A node is asked to drain, within this time.
+    Drain(NodeId, Duration),
+    /// A node is asked not to drain any more.
+    DrainCancelled(NodeId),
     /// The store can be reached, for the first time or again: confirm what this node has.
     Connected,
     /// The store cannot be reached.
@@ -31,6 +37,8 @@ enum Wire {
     NodeLeft { node: NodeId },
     RoomClaimed { room: String, epoch: u64, node: NodeId },
     RoomReleased { room: String, epoch: u64, node: NodeId },
+    Drain { node: NodeId, within_ms: u64 },
+    DrainCancelled { node: NodeId },
 }
 
 impl StoreEvent {
@@ -46,6 +54,11 @@ impl StoreEvent {
             Self::RoomReleased(id, Term { epoch, node }) => {
                 Wire::RoomReleased { room: room(id), epoch: epoch.0, node: node.clone() }
             }
+            Self::Drain(node, within) => Wire::Drain {
+                node: node.clone(),
+                within_ms: u64::try_from(within.as_millis()).unwrap_or(u64::MAX),
+            },
+            Self::DrainCancelled(node) => Wire::DrainCancelled { node: node.clone() },
             Self::Connected | Self::Disconnected | Self::MemoryLost => return None,
         };
         serde_json::to_string(&wire).ok()
@@ -63,6 +76,8 @@ impl StoreEvent {
             Wire::RoomReleased { room, epoch, node } => {
                 Self::RoomReleased(RoomId::parse(&room).ok()?, term(epoch, node))
             }
+            Wire::Drain { node, within_ms } => Self::Drain(node, Duration::from_millis(within_ms)),
+            Wire::DrainCancelled { node } => Self::DrainCancelled(node),
         })
     }
 }
@@ -78,7 +93,9 @@ mod tests {
         let term = Term { epoch: Epoch(u64::MAX), node: node.clone() };
         for event in [
             StoreEvent::NodeCame(node.clone()),
-            StoreEvent::NodeLeft(node),
+            StoreEvent::NodeLeft(node.clone()),
+            StoreEvent::Drain(node.clone(), Duration::from_millis(60_000)),
+            StoreEvent::DrainCancelled(node),
             StoreEvent::RoomClaimed(room.clone(), term.clone()),
             StoreEvent::RoomReleased(room, term),
         ] {

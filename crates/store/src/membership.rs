@@ -105,6 +105,12 @@ impl Membership {
         self.node.send_modify(change);
     }
 
+    /// As [`Self::update`], for somebody else: it outlives this.
+    pub fn updates(&self) -> impl Fn(&dyn Fn(&mut Node)) + Send + 'static {
+        let node = self.node.clone();
+        move |change| node.send_modify(|node| change(node))
+    }
+
     /// Says goodbye and ends. Takes two seconds at most; a store that is away is not told.
     pub async fn stop(mut self) {
         if let Some(stop) = self.stop.take() {
@@ -194,7 +200,10 @@ impl<M: FnMut() -> (Load, Counts) + Send> Registrar<M> {
                 Next::Nothing
             }
             StoreEvent::NodeCame(_) | StoreEvent::NodeLeft(_) => Next::Look,
-            StoreEvent::RoomClaimed(..) | StoreEvent::RoomReleased(..) => Next::Nothing,
+            StoreEvent::RoomClaimed(..)
+            | StoreEvent::RoomReleased(..)
+            | StoreEvent::Drain(..)
+            | StoreEvent::DrainCancelled(_) => Next::Nothing,
         }
     }
 

@@ -46,6 +46,16 @@ pub(crate) enum Command {
     /// See a cluster's nodes, and say goodbye for those that died for good
     #[command(subcommand)]
     Nodes(NodesCommand),
+    /// Move a node's rooms to others, and let it take no new ones, before it is ended
+    #[command(
+        after_help = "Its calls go on meanwhile. It ends by itself as soon as all rooms have moved: with status 0 then, with 1 where
+some had to be closed. The node lives on and stays empty, until it is ended or this is cancelled.
+
+Examples:
+  tureen drain media-3 --redis redis://10.0.0.9 --deadline 60s && ssh media-3 systemctl stop tureen
+  tureen drain media-3 --redis redis://10.0.0.9 --cancel"
+    )]
+    Drain(DrainArguments),
     /// Make a join token, as an application does for its users
     #[command(after_help = "Examples:
   openssl rand -base64 48 > secret
@@ -87,6 +97,22 @@ Example:
         #[arg(long)]
         force: bool,
     },
+}
+
+/// Which node to drain, and how.
+#[derive(Debug, Args)]
+pub(crate) struct DrainArguments {
+    /// Its name
+    pub(crate) name: NodeId,
+    /// The store that the cluster shares
+    #[arg(long, value_name = "URL", env = "TUREEN_REDIS", hide_env_values = true)]
+    pub(crate) redis: String,
+    /// When what has not moved is closed: a number and s, m, h or d
+    #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "60s")]
+    pub(crate) deadline: Duration,
+    /// Have it take rooms again; those that have moved stay where they are
+    #[arg(long)]
+    pub(crate) cancel: bool,
 }
 
 /// How to print.

@@ -4,18 +4,18 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
 use cluster::node::{Capacity, Counts, Incarnation, Load, Node as Identity, NodeId, Roles};
 use cluster::timing::Timing;
 use links::{LinkSettings, Security, TlsFiles};
-use node::{Media, Node, NodeSettings};
+use node::{Media, Node, NodeSettings, Remaining};
 use room::RoomId;
 use store::membership::Membership;
 use store::{Host, Store};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::info;
 
 use crate::cert;
@@ -28,6 +28,8 @@ const TRANSPORTS_A_WORKER: u32 = 500;
 /// A router's producers and consumers, by the brief.
 const STREAMS_A_WORKER: u32 = 2_000;
 
+/// How often it is looked at what a node that drains has left.
+const DRAIN_LOOK: Duration = Duration::from_millis(50);
 /// How long questions of other nodes that are under way may take when this one ends.
 const LINKS_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -110,6 +112,7 @@ impl Joined {
             }),
             membership.view(),
         );
+        tokio::spawn(show_draining(node.draining(), membership.updates()));
         let server =
             links::Server::start(listener, me, security, LinkSettings::default(), Arc::new(node.clone()))
                 .context("cannot serve links")?;
@@ -129,16 +132,35 @@ impl Joined {
         }
     }
 
-    /// Takes no room from now on; the others know.
-    pub(crate) async fn drain(&self) {
-        self.node.drain().await;
-        self.membership.update(|me| me.draining = true);
+    /// Hands its rooms to other nodes, and waits until nothing of them is left here, nobody can take them, or `within` is over.
+    pub(crate) async fn drain(&self, within: Duration) {
+        let until = Instant::now() + within;
+        self.node.drain(until).await;
+        while Instant::now() < until {
+            let Remaining { owned, running_out, can_move } = self.node.remaining().await;
+            let is_stuck = owned > 0 && !can_move;
+            if running_out == 0 && (owned == 0 || is_stuck) {
+                return;
+            }
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
     }
 
     /// Says goodbye. Rooms must have ended before.
     pub(crate) async fn leave(self) {
         self.membership.stop().await;
         self.server.stop(LINKS_DEADLINE).await;
+    }
+}
+
+/// Lets the others see whether this node drains. Ends with the node.
+async fn show_draining(
+    mut draining: watch::Receiver<bool>,
+    update: impl Fn(&dyn Fn(&mut Identity)) + Send + 'static,
+) {
+    while draining.changed().await.is_ok() {
+        let drains = *draining.borrow_and_update();
+        update(&|me| me.draining = drains);
     }
 }
 

@@ -5,6 +5,7 @@ mod cert;
 mod cli;
 mod cluster;
 mod config;
+mod drain;
 mod endpoints;
 mod front;
 mod load;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         },
         Command::Cert(command) => ended(cert::make(command)),
         Command::Nodes(command) => ended(nodes::run(command)),
+        Command::Drain(arguments) => ended(drain::run(arguments)),
         Command::Token(arguments) => ended(token_command::make(arguments)),
     }
 }

@@ -72,7 +72,10 @@ async fn forget(store: Store, name: NodeId, force: bool) -> Result<()> {
 }
 
 /// Asks the store that a URL names. A command is over soon: it needs no more than this thread.
-fn asked<T, F: Future<Output = Result<T>>>(url: &str, question: impl FnOnce(Store) -> F) -> Result<T> {
+pub(crate) fn asked<T, F: Future<Output = Result<T>>>(
+    url: &str,
+    question: impl FnOnce(Store) -> F,
+) -> Result<T> {
     // Its error never quotes the URL, which may hold a password.
     let settings = url.parse().context("--redis")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -82,7 +85,7 @@ fn asked<T, F: Future<Output = Result<T>>>(url: &str, question: impl FnOnce(Stor
 /// How the store sees a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum State {
+pub(crate) enum State {
     /// It beats.
     Live,
     /// It missed five beats or more, and counts in majorities.
@@ -91,7 +94,7 @@ enum State {
     Gone,
 }
 
-fn state(member: &Member) -> State {
+pub(crate) fn state(member: &Member) -> State {
     match member.left {
         true => State::Gone,
         false if member.silent >= METRICS_LIFE => State::Silent,

@@ -31,6 +31,8 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 const IDLE_DEADLINE: Duration = Duration::from_secs(20);
 /// Connections beside those of sessions: for the page, health, metrics and handshakes.
 const OTHER_CONNECTIONS: usize = 1024;
+/// How long rooms may take to move to other nodes, before what is left is closed.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(8);
 /// How long open connections may take to end after that.
 const CONNECTIONS_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -144,7 +146,7 @@ pub(crate) async fn serve(checked: Checked) -> Result<()> {
     let stop = async {
         handle.graceful_shutdown(Some(ROOMS_DEADLINE + CONNECTIONS_DEADLINE));
         if let Some(joined) = &joined {
-            joined.drain().await;
+            joined.drain(DRAIN_DEADLINE).await;
         }
         if let Some(media) = &media {
             media.end_rooms().await;

@@ -14,6 +14,7 @@ const CASES: &[&str] = &[
     "call",
     "codec",
     "data",
+    "drain",
     "firefox",
     "four",
     "join-time",

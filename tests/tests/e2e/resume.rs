@@ -1,8 +1,8 @@
 //! Sessions go on when what carries them breaks: media and signaling of real browsers.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tests::{Cluster, Nginx, Scenario};
 
@@ -34,5 +34,30 @@ fn a_killed_signal_node_is_no_gap_and_sessions_go_on_at_another() -> Result<()> 
     scenario.finish(PART).with_context(|| cluster.node("m1").log_tail())?;
     let resumed = cluster.node("m1").metric("tureen_room_events_total{event=\"resumed\"}")?;
     assert_eq!(resumed, Some(2.0), "both came back to their sessions");
+    Ok(())
+}
+
+#[test]
+fn a_drained_node_s_call_goes_to_another_without_a_gap() -> Result<()> {
+    let cluster = Cluster::start(1, 2)?;
+    let mut scenario = Scenario::start("drain", cluster.node("s1").url(), &json!({}))?;
+    let said = scenario.heard(PART).with_context(|| cluster.node("s1").log_tail())?;
+    let room = said["room"].as_str().context("a room")?.to_owned();
+    let (owner, epoch) = (cluster.owner(&room)?.context("an owner")?, cluster.epoch(&room)?);
+
+    let begun = Instant::now();
+    let drained = cluster.drain(&owner, &["--deadline", "30s"])?;
+    ensure!(drained.0, "tureen drain: {}", drained.1);
+    println!("{owner} drained in {:.1} s: {}", begun.elapsed().as_secs_f64(), drained.1);
+    let heir = cluster.owner(&room)?.context("an heir")?;
+    ensure!(heir != owner && cluster.epoch(&room)? > epoch, "{heir} must have it under a higher epoch");
+    scenario.tell(&json!({}))?;
+    let log = || format!("{}\n{}", cluster.node(&owner).log_tail(), cluster.node(&heir).log_tail());
+    scenario.finish(PART).with_context(log)?;
+
+    // It takes nothing while it drains, and again afterwards; who is not there cannot be drained.
+    let cancelled = cluster.drain(&owner, &["--cancel"])?;
+    ensure!(cancelled.0, "tureen drain --cancel: {}", cancelled.1);
+    ensure!(!cluster.drain("nobody", &[])?.0, "nobody was drained");
     Ok(())
 }

@@ -9,7 +9,7 @@ import { Emitter } from './emitter';
 import type { CameraOptions } from './encodings';
 import type { PeerInfo, ServerNotification, Source } from './protocol';
 import { type RemoteConsumer, Session } from './session';
-import { ConnectionLostError, RequestError, Signaling } from './signaling';
+import { ConnectionLostError, MOVED, RequestError, Signaling } from './signaling';
 import { type CallStats, StatsReader } from './stats';
 
 export type CallState = 'new' | 'connecting' | 'joined' | 'reconnecting' | 'closed';
@@ -65,6 +65,8 @@ const JOIN_DEADLINE_MS = 8_000;
 const STALE_TRACK_MS = 3_000;
 /** An interruption that is over before this is not worth a word. */
 const INTERRUPTED_MS = 1_000;
+/** How long the media of a room's old node is kept after the join at its new one, until everybody is there. */
+const MOVED_MS = 5_000;
 /** A limit is reached: later there may be room again. */
 const TOO_MANY = 429;
 /** What close code 4000 can mean. */
@@ -85,6 +87,10 @@ export class Call extends Emitter<CallEvents> {
   #rejoinDelay = REJOIN_FIRST_MS;
   #rejoinTimer: ReturnType<typeof setTimeout> | undefined;
   #interruptedTimer: ReturnType<typeof setTimeout> | undefined;
+  /** The room has moved: what is received from its old node stays until the new one has it. */
+  #moved = false;
+  /** Those whom the present session knows. */
+  #present = new Set<string>();
 
   constructor(private readonly options: CallOptions) {
     super();
@@ -192,8 +198,12 @@ export class Call extends Emitter<CallEvents> {
         'The server cannot be reached. Trying again…',
       );
     });
-    signaling.on('lost', () => {
+    signaling.on('lost', (code) => {
       clearTimeout(this.#interruptedTimer);
+      if (code === MOVED && this.#state === 'joined') {
+        this.#moved = true;
+        return;
+      }
       this.#setState(
         this.#state === 'joined' ? 'reconnecting' : this.#state,
         'Connection lost. Reconnecting…',
@@ -210,10 +220,12 @@ export class Call extends Emitter<CallEvents> {
   }
 
   async #openSession(signaling: Signaling): Promise<void> {
-    this.#retireSession();
+    const moved = this.#moved;
+    this.#moved = false;
+    this.#retireSession(moved);
     const session = new Session(signaling, this.#loader, this.options);
     this.#session = session;
-    this.#listen(session);
+    this.#listen(session, moved);
     const deadline = setTimeout(() => {
       if (this.#session === session) this.#rejoin('The server does not answer. Trying again…');
     }, JOIN_DEADLINE_MS);
@@ -221,9 +233,9 @@ export class Call extends Emitter<CallEvents> {
       const peers = await session.join();
       if (this.#session !== session || session.closed) return;
       this.#rejoinDelay = REJOIN_FIRST_MS;
-      this.#replacePeers(peers);
+      this.#replacePeers(peers, moved);
       this.#setState('joined');
-      setTimeout(() => this.#dropStaleTracks(session), STALE_TRACK_MS);
+      setTimeout(() => this.#dropStaleTracks(session), moved ? MOVED_MS : STALE_TRACK_MS);
       for (const source of this.#wanted) void this.#queue(source, () => this.#produce(session, source));
     } catch (error) {
       if (this.#session === session && this.#state !== 'closed') this.#joinFailed(error);
@@ -268,15 +280,11 @@ export class Call extends Emitter<CallEvents> {
     this.#rejoinDelay = Math.min(this.#rejoinDelay * 2, REJOIN_MOST_MS);
   }
 
-  #listen(session: Session): void {
-    session.on('consumer', (remote) => {
-      if (this.#session !== session) return;
-      this.#peer(remote.peerId).tracks.set(remote.source, trackOf(remote));
-      this.#peerChanged(remote.peerId);
-    });
+  #listen(session: Session, moved: boolean): void {
+    session.on('consumer', (remote) => void this.#show(session, remote, moved));
     session.on('consumerChanged', (remote) => {
       const peer = this.peers.get(remote.peerId);
-      if (!peer) return;
+      if (peer?.tracks.get(remote.source)?.consumerId !== remote.consumer.id) return;
       peer.tracks.set(remote.source, trackOf(remote));
       this.emit('peer', peer);
     });
@@ -294,13 +302,24 @@ export class Call extends Emitter<CallEvents> {
     });
   }
 
+  /** Shows a new track; that of a room's new node once it has something to show, the old node's until then. */
+  async #show(session: Session, remote: RemoteConsumer, moved: boolean): Promise<void> {
+    const isShown = this.peers.get(remote.peerId)?.tracks.has(remote.source) === true;
+    if (moved && isShown) await session.flows(remote);
+    if (this.#session !== session || !session.consumers.has(remote.consumer.id)) return;
+    this.#peer(remote.peerId).tracks.set(remote.source, trackOf(remote));
+    this.#peerChanged(remote.peerId);
+  }
+
   #notified({ method, data }: ServerNotification): void {
     switch (method) {
       case 'newPeer':
+        this.#present.add(data.id);
         this.#peer(data.id).displayName = data.displayName;
         this.#peerChanged(data.id);
         break;
       case 'peerClosed':
+        this.#present.delete(data.peerId);
         this.#session?.peerClosed(data.peerId);
         if (this.peers.delete(data.peerId)) this.emit('peerLeft', data.peerId);
         break;
@@ -327,22 +346,28 @@ export class Call extends Emitter<CallEvents> {
   }
 
   /** After a (re-)join: who is gone goes; who stays keeps his last picture until the new consumer brings one. */
-  #replacePeers(peers: PeerInfo[]): void {
-    const present = new Set(peers.map(({ id }) => id));
-    for (const id of [...this.peers.keys()]) {
-      if (present.has(id)) continue;
-      this.peers.delete(id);
-      this.emit('peerLeft', id);
-    }
+  #replacePeers(peers: PeerInfo[], moved: boolean): void {
+    this.#present = new Set(peers.map(({ id }) => id));
+    // To a room that has moved, all come at about the same time.
+    if (!moved) this.#dropAbsent();
     for (const { id, displayName } of peers) {
       this.#peer(id).displayName = displayName;
       this.#peerChanged(id);
     }
   }
 
-  #retireSession(): void {
+  #dropAbsent(): void {
+    for (const id of [...this.peers.keys()]) {
+      if (this.#present.has(id)) continue;
+      this.peers.delete(id);
+      this.emit('peerLeft', id);
+    }
+  }
+
+  #retireSession(moved = false): void {
     if (!this.#session) return;
-    this.#session.retire();
+    if (moved) this.#session.supersede();
+    else this.#session.retire();
     this.#retired.push(this.#session);
     this.#session = undefined;
   }
@@ -350,6 +375,7 @@ export class Call extends Emitter<CallEvents> {
   #dropStaleTracks(session: Session): void {
     if (this.#session !== session) return;
     for (const retired of this.#retired.splice(0)) retired.close();
+    this.#dropAbsent();
     for (const peer of this.peers.values()) {
       const stale = [...peer.tracks].filter(([, { consumerId }]) => !session.consumers.has(consumerId));
       for (const [source] of stale) peer.tracks.delete(source);

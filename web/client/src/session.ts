@@ -15,6 +15,10 @@ const RESTART_DEADLINE_MS = 8_000;
 /** A transport that is merely `disconnected` often comes back by itself; after this it is helped. */
 const DISCONNECTED_GRACE_MS = 6_000;
 
+/** How often it is looked whether media has come, and for how long at most. */
+const FLOWS_LOOK_MS = 30;
+const FLOWS_WITHIN_MS = 4_000;
+
 /** What the session consumes, with what the server last said about it. */
 export interface RemoteConsumer {
   readonly consumer: types.Consumer;
@@ -218,12 +222,31 @@ export class Session extends Emitter<SessionEvents> {
     }
   }
 
-  /** Stops sending and says nothing more; what was received last stays on the screen until `close()`. */
-  retire(): void {
-    if (this.#closed) return;
+  /** Resolves when the first picture or sound of a consumer is here, or none comes. */
+  async flows({ consumer }: RemoteConsumer): Promise<void> {
+    const end = Date.now() + FLOWS_WITHIN_MS;
+    while (!this.#closed && !consumer.closed && Date.now() < end) {
+      for (const stats of (await consumer.getStats()).values() as Iterable<
+        Partial<RTCInboundRtpStreamStats>
+      >) {
+        const { type, framesDecoded, packetsReceived } = stats;
+        const came = consumer.kind === 'video' ? framesDecoded : packetsReceived;
+        if (type === 'inbound-rtp' && (came ?? 0) > 0) return;
+      }
+      await new Promise((resolve) => setTimeout(resolve, FLOWS_LOOK_MS));
+    }
+  }
+
+  /** Says nothing more, while media goes on in both directions until `close()`: its successor takes it over first. */
+  supersede(): void {
     this.#closed = true;
     for (const timer of this.#timers.values()) clearTimeout(timer);
     this.#timers.clear();
+  }
+
+  /** Stops sending and says nothing more; what was received last stays on the screen until `close()`. */
+  retire(): void {
+    this.supersede();
     this.#transports?.send.close();
   }
 

@@ -36,8 +36,8 @@ interface SignalingEvents {
   interrupted: [];
   /** The session is back, and everything goes on. */
   resumed: [];
-  /** The session is gone; another attempt to connect is under way. */
-  lost: [];
+  /** The session is gone, by this close code; another attempt to connect is under way. */
+  lost: [code: number];
   /** An attempt to connect failed; the next one follows. */
   failed: [attempt: number];
   /** The server closed the connection for good. */
@@ -65,6 +65,8 @@ const MOST_ANSWERS = 4_096;
 
 /** The server's close codes after which there is nothing to come back to; `FINAL` even forbids a new session. */
 const FINAL = 4000;
+/** Another node has the room now. Media goes on at the old one for a while. */
+export const MOVED = 4009;
 const NOT_RESUMED = 4007;
 const SESSION_ENDS_FROM = 4001;
 const SESSION_ENDS_TO = 4099;
@@ -170,7 +172,7 @@ export class Signaling extends Emitter<SignalingEvents> {
 
   #connect(): void {
     const resuming = this.#token !== undefined && Date.now() < this.#resumeBy;
-    if (!resuming && this.#token !== undefined) this.#lose();
+    if (!resuming && this.#token !== undefined) this.#lose(1006);
     const socket = new WebSocket(this.#address(), 'protoo');
     this.#socket = socket;
     const deadline = setTimeout(() => this.#ended(socket, 1006), CONNECT_DEADLINE_MS);
@@ -227,7 +229,7 @@ export class Signaling extends Emitter<SignalingEvents> {
     this.#openedAt = 0;
     const isOver = code >= SESSION_ENDS_FROM && code <= SESSION_ENDS_TO;
     if (isOver || this.#token === undefined) {
-      if (wasConnected || this.#token !== undefined) this.#lose();
+      if (wasConnected || this.#token !== undefined) this.#lose(code);
     } else if (wasConnected) {
       this.#resumeBy = Date.now() + RESUME_WITHIN_MS;
       this.emit('interrupted');
@@ -317,9 +319,9 @@ export class Signaling extends Emitter<SignalingEvents> {
     this.#socket?.send(text);
   }
 
-  #lose(): void {
+  #lose(code: number): void {
     this.#forget();
-    this.emit('lost');
+    this.emit('lost', code);
   }
 
   /** The session is over: nobody will answer. */

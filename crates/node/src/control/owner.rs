@@ -25,7 +25,7 @@ impl Control {
         answer: oneshot::Sender<Answer>,
     ) {
         let has = self.keeper.term(&room).is_some();
-        if self.host.is_none() || self.draining && !has {
+        if self.host.is_none() || self.draining.is_some() && !has {
             let _ = answer.send(Answer::NotNow(Refusal::NotHere));
             return;
         }
@@ -49,7 +49,7 @@ impl Control {
             }
         }
         // It may have opened a room that was taken from this node meanwhile.
-        if self.keeper.term(room).is_none() {
+        if self.keeper.term(room).is_none() && !self.handed.contains_key(room) {
             self.close(room);
         }
     }
@@ -134,7 +134,7 @@ impl Control {
         }
     }
 
-    fn carry_out(&mut self, action: Action) {
+    pub(super) fn carry_out(&mut self, action: Action) {
         match action {
             Action::Read(room) => {
                 let store = self.store.clone();
@@ -196,7 +196,7 @@ impl Control {
         }
     }
 
-    fn close(&self, room: &RoomId) {
+    pub(super) fn close(&self, room: &RoomId) {
         if let Some(host) = &self.host {
             host.close(room);
         }

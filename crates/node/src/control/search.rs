@@ -140,8 +140,12 @@ impl Control {
         order(room, near).into_iter().filter_map(known).collect()
     }
 
-    fn candidates(&self, now: Instant) -> Vec<Candidate> {
+    pub(super) fn candidates(&self, now: Instant) -> Vec<Candidate> {
         let view = self.members.borrow();
+        // This node knows it before the store does.
+        let is_leaving = |known: &store::membership::Known| {
+            self.draining.is_some() && known.node.id == self.settings.identity.id
+        };
         let media = view.members.values().filter(|known| known.node.roles.media);
         media
             .map(|known| Candidate {
@@ -152,7 +156,9 @@ impl Control {
                     .counts
                     .map_or(0, |counts| u64::from(counts.producers) + u64::from(counts.consumers)),
                 measured: known.load,
-                available: !known.node.draining && !self.view.is_suspect(&known.node.id, now),
+                available: !(known.node.draining
+                    || is_leaving(known)
+                    || self.view.is_suspect(&known.node.id, now)),
             })
             .collect()
     }

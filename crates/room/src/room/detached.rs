@@ -46,6 +46,18 @@ impl Room {
         }
     }
 
+    /// A detached peer leaves whose client has closed its last transport: it took its media elsewhere, and does not come back.
+    pub(super) fn leave_abandoned(&mut self, owner: Option<SessionId>, now: Instant) {
+        let Some((session, peer)) = owner.and_then(|session| Some((session, self.peers.get(&session)?)))
+        else {
+            return;
+        };
+        if peer.detached.is_some() && peer.transports.is_empty() && peer.transports_coming.is_empty() {
+            self.leave(session, now);
+            self.close_session(session, close_code::GONE, "all its transports are closed");
+        }
+    }
+
     /// The questions that a client has not answered; `None` where there is no such session.
     pub fn open_asks(&self, session: SessionId) -> Option<Vec<AskId>> {
         self.peers.get(&session).map(|peer| peer.asks.keys().copied().collect())

@@ -193,7 +193,12 @@ impl Room {
             SiteEvent::DownlinkBandwidth(transport, bandwidth) => {
                 self.downlink_bandwidth(&transport, bandwidth);
             }
-            SiteEvent::TransportClosed(transport) => self.transport_closed(&transport),
+            SiteEvent::TransportClosed(transport) => {
+                let owner = self.peers.iter().find(|(_, peer)| peer.transports.contains_key(&transport));
+                let owner = owner.map(|(session, _)| *session);
+                self.transport_closed(&transport);
+                self.leave_abandoned(owner, now);
+            }
             SiteEvent::Busy(busy) => {
                 if let Some(site) = self.sites.get_mut(&site) {
                     site.busy = busy;

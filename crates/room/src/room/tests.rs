@@ -1010,6 +1010,20 @@ fn a_new_name_is_told_to_the_others() {
 }
 
 #[test]
+fn a_detached_peer_that_closes_its_last_transport_has_left() {
+    let mut world = World::open();
+    world.peer(1, "ann");
+    world.peer(2, "bob");
+    let transports: Vec<_> = world.room.peers[&SessionId(1)].transports.keys().cloned().collect();
+    world.event(Event::Detached(SessionId(1)));
+    for (left, transport) in (0..transports.len()).rev().zip(transports) {
+        assert_eq!(world.room.held().peers, 2, "{left}");
+        world.tell(SiteEvent::TransportClosed(transport));
+    }
+    assert_eq!((world.room.held().peers, &world.closed[..]), (1, &[(SessionId(1), close_code::GONE)][..]));
+}
+
+#[test]
 fn a_peer_whose_connection_broke_stays_until_its_time_is_over() {
     let mut world = World::open();
     let ann = world.peer(1, "ann");
