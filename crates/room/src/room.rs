@@ -58,6 +58,7 @@ pub struct Room {
     pending: BTreeMap<OpId, (SiteId, Pending)>,
     deferred: VecDeque<(SessionId, RequestId, Request)>,
     speakers: Vec<(PeerId, i8)>,
+    again: forwarding::Again,
     empty_since: Option<Instant>,
     last_op: u64,
     last_ask: u64,
@@ -252,6 +253,7 @@ impl Room {
             pending: BTreeMap::new(),
             deferred: VecDeque::new(),
             speakers: Vec::new(),
+            again: forwarding::Again::default(),
             empty_since: Some(now),
             last_op: 0,
             last_ask: 0,
@@ -289,7 +291,7 @@ impl Room {
     /// When [`Event::Timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let empty = self.empty_since.map(|since| since + self.limits.linger());
-        [empty, self.next_detached()].into_iter().flatten().min()
+        [empty, self.next_detached(), self.again.at].into_iter().flatten().min()
     }
 
     /// How much the room holds.
@@ -414,6 +416,7 @@ impl Room {
 
     fn timeout(&mut self, now: Instant) {
         self.leave_overdue(now);
+        self.forward_again(now);
         if self.empty_since.is_some_and(|since| since + self.limits.linger() <= now) {
             self.out.push(Action::CloseRoom);
         }

@@ -58,6 +58,9 @@ impl Room {
                 other => {
                     let refused = matches!(other, Err(MediaFailure::Refused(_)));
                     self.consume_failed(op, receiver, &producer, &transport, refused);
+                    if !refused {
+                        self.again.failed(now);
+                    }
                 }
             },
             Pending::ProduceData { session, request, coming } => {

@@ -1,13 +1,52 @@
 //! Who receives whom: one consumer per producer and allowed receiver, from the moment both are there until
 //! either is gone. Each is created paused, offered to the client, and resumed when the client accepts.
 
+use std::time::{Duration, Instant};
+
 use super::pipe::Flow;
 use super::{Asked, Consumer, Link, Pending, Room};
 use crate::event::{ConsumerCreated, Counter, MediaOp};
 use crate::id::{AskId, ConsumerId, OpId, ProducerId, SessionId, SiteId, TransportId};
 use crate::message::{Layers, Notification, ServerRequest};
 
+/// How long after a worker had no consumer to give it is asked again. Doubled with each time in a row…
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// …so many times. By then a worker that does not answer has been replaced.
+const DOUBLED_AT_MOST: u32 = 5;
+
+/// When consumers are asked for again that a worker did not make, though the two fit.
+#[derive(Debug, Default)]
+pub(super) struct Again {
+    pub(super) at: Option<Instant>,
+    /// How often in a row.
+    times: u32,
+}
+
+impl Again {
+    pub(super) fn failed(&mut self, now: Instant) {
+        if self.at.is_none() {
+            self.at = now.checked_add(AGAIN_AFTER * 2_u32.pow(self.times.min(DOUBLED_AT_MOST)));
+            self.times = self.times.saturating_add(1);
+        }
+    }
+
+    fn succeeded(&mut self) {
+        self.times = 0;
+    }
+}
+
 impl Room {
+    /// Whoever misses something is brought it, if it is time to try.
+    pub(super) fn forward_again(&mut self, now: Instant) {
+        if self.again.at.is_some_and(|at| at <= now) {
+            self.again.at = None;
+            let receivers: Vec<_> = self.joined_sessions().collect();
+            for receiver in receivers {
+                self.forward_all_to(receiver);
+            }
+        }
+    }
+
     /// Brings what is in the room to a receiver that has just become able to receive.
     pub(super) fn forward_all_to(&mut self, receiver: SessionId) {
         let producers: Vec<_> = self.producers.keys().cloned().collect();
@@ -155,6 +194,7 @@ impl Room {
             }
             return;
         };
+        self.again.succeeded();
         producer.receivers.insert(receiver, Link::Consumer(created.id.clone()));
         let (producer_paused, kind) = (producer.paused, producer.kind);
         let (app_data, source) = (producer.app_data.clone(), producer.source.to_string());
@@ -195,7 +235,7 @@ impl Room {
         self.out.push(crate::event::Action::Ask { session: receiver, ask, request });
     }
 
-    /// There is no consumer. Where the two do not fit, that is final for this transport.
+    /// There is no consumer. Where the two do not fit, that is final for this transport; else it is tried again later.
     pub(super) fn consume_failed(
         &mut self,
         op: OpId,

@@ -1285,6 +1285,12 @@ proptest! {
             world.random(step, &mut sessions, &mut last_session);
         }
         world.settle();
+        // What a worker did not make is asked for again, and now nothing fails.
+        while let Some(at) = world.room.again.at {
+            world.now = world.now.max(at);
+            world.event(Event::Timeout);
+            world.settle();
+        }
         world.check_settled();
         for session in sessions {
             world.event(Event::Disconnected(SessionId(session)));
@@ -1296,6 +1302,32 @@ proptest! {
         prop_assert!(world.room.poll_timeout().is_some());
         prop_assert!(world.room.sessions.is_empty());
     }
+}
+
+#[test]
+fn a_consumer_that_a_worker_did_not_make_is_asked_for_again_later_and_later() {
+    let mut world = World::open();
+    let ann = world.peer(1, "ann");
+    world.peer(2, "bob");
+    world.ask(1, produce(&ann, MediaKind::Audio, json!({})));
+    while !matches!(world.work.front(), Some((_, MediaOp::Consume { .. }))) {
+        assert!(world.step(), "bob is to receive it");
+    }
+    let start = world.now;
+    let mut tried = Vec::new();
+    for _ in 0..8 {
+        let (op, what) = world.work.pop_front().expect("tried");
+        assert!(matches!(what, MediaOp::Consume { .. }), "{what:?}");
+        tried.push((world.now - start).as_secs());
+        let result = Err(MediaFailure::Unavailable("no answer".to_owned()));
+        world.event(Event::MediaDone { op, result });
+        assert!(world.work.is_empty(), "not at once");
+        world.now = world.room.poll_timeout().expect("later");
+        world.event(Event::Timeout);
+    }
+    assert_eq!(tried, [0, 1, 3, 7, 15, 31, 63, 95]);
+    world.settle();
+    assert_eq!((world.consumers.len(), world.asks.len(), world.room.again.at), (1, 1, None));
 }
 
 /// A broadcaster with a PlainTransport.
