@@ -199,7 +199,7 @@ impl Pipes {
         }
         for flow in self.trees.keys().cloned().collect::<Vec<_>>() {
             let Some(tree) = self.trees.get_mut(&flow) else { continue };
-            tree.branches.remove(&site);
+            let gone = tree.branches.remove(&site);
             for at in tree.children(site) {
                 // Its producer went with the transport: what is left is to say so, unless work for it is under way.
                 if let Some(branch) = self.branch_mut(&flow, at)
@@ -208,6 +208,10 @@ impl Pipes {
                     branch.state = State::Waiting;
                 }
                 self.lose(&flow, at);
+            }
+            // The site that it had the flow from may have had it for nobody else.
+            if let Some(branch) = gone {
+                self.prune(&flow, branch.from);
             }
             self.forget_empty(&flow);
         }

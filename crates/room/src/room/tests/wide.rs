@@ -198,6 +198,31 @@ fn a_site_that_dies_takes_its_own_peers_along_and_the_others_get_its_share_anoth
 }
 
 #[test]
+fn a_site_that_only_passed_something_on_to_one_that_died_has_it_no_more() {
+    let mut world = room_of(1);
+    let ann = world.peer_from(1, "ann", "eu");
+    world.peer_from(2, "bob", "us");
+    world.produce(1, &ann, MediaKind::Video);
+    world.accept_all();
+    world.connect_from(3, "joe", Some("us"));
+    world.transport(3, false);
+    world.ask(3, join("joe"));
+    let last = world.site_of(3);
+    let on_its_way = |world: &World| {
+        let mut work = world.work.iter();
+        work.any(|(op, what)| matches!(what, MediaOp::PipeIn { .. }) && world.work_at[op] == last)
+    };
+    while !on_its_way(&world) {
+        assert!(world.step(), "joe is to have it from bob's site");
+    }
+    world.event(Event::Disconnected(SessionId(2)));
+    world.kill(last);
+    world.settle();
+    world.check_pipes();
+    assert!(world.copies.is_empty() && world.ends.is_empty());
+}
+
+#[test]
 fn a_busy_or_faraway_site_gets_no_new_peers_while_there_may_be_another() {
     let mut world = World::new(
         RoomType::open(),
