@@ -46,6 +46,7 @@ await scenario('broadcast', async (context) => {
   const api = new Api(context.url, room);
   check((await api.status('GET', '')) === 404, 'a room that nobody is in answers');
   await red.join(room, { simulcast: '0' });
+  await red.until('sends sound and picture', () => window.tureen.call.producing().length === 2);
   const { codecs } = await api.call('GET', '', undefined, 200);
   check(codecs.length > 0, 'no codecs in the capabilities of the room');
 

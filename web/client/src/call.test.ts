@@ -112,6 +112,15 @@ describe('joining', () => {
     expect(call.isOn('camera')).toBe(false);
   });
 
+  it('tells what it sends once the server has it', async () => {
+    call.join();
+    await state('joined');
+    expect(call.producing()).toEqual([]);
+    await call.setCamera(true);
+    await asked('produce');
+    await vi.waitFor(() => expect(call.producing()).toEqual(['camera']), 3000);
+  });
+
   it('ends with the reason when the server refuses', async () => {
     server.answers.set('join', () => {
       throw new Error('the room is locked');

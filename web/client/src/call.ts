@@ -158,6 +158,11 @@ export class Call extends Emitter<CallEvents> {
     });
   }
 
+  /** What the server has taken to be sent: a producer each. */
+  producing(): Source[] {
+    return [...(this.#session?.producers.keys() ?? [])];
+  }
+
   consumers(): ConsumerInfo[] {
     return [...(this.#session?.consumers.values() ?? [])].map(
       ({ consumer, peerId, source, spatialLayer, temporalLayer, paused }) => ({
