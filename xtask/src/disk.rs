@@ -9,7 +9,7 @@ use nix::sys::statvfs::statvfs;
 use crate::workspace;
 
 /// What `target` holds after `cargo xtask test` from nothing, and some air.
-pub(crate) const TO_TEST: Bytes = Bytes::gigabytes(10);
+pub(crate) const TO_TEST: Bytes = Bytes::gigabytes(6);
 /// The same after `cargo xtask run`.
 pub(crate) const TO_RUN: Bytes = Bytes::gigabytes(2);
 
