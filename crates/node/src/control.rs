@@ -106,7 +106,7 @@ pub(crate) enum Input {
     /// It is in, or has given up.
     Opened(RoomId),
     /// A room of this node has peers in another region: under which term it has the room, and who there may take a site.
-    Edges { room: RoomId, region: room::Region, answer: oneshot::Sender<(Option<Term>, Vec<Identity>)> },
+    Edges { room: RoomId, region: room::Region, answer: oneshot::Sender<Vec<(Identity, Term)>> },
     /// Another node says what it hears.
     Heard(Ping),
     /// A ping of ours arrived, or did not.
@@ -308,8 +308,15 @@ impl Control {
             }
             Input::Opened(room) => self.opened(&room),
             Input::Edges { room, region, answer } => {
-                let term = self.keeper.term(&room).cloned();
-                let _ = answer.send((term, self.edges(&room, region.as_str())));
+                let edges = match self.keeper.term(&room).cloned() {
+                    Some(term) => self
+                        .edges(&room, region.as_str())
+                        .into_iter()
+                        .map(|edge| (edge, term.clone()))
+                        .collect(),
+                    None => Vec::new(),
+                };
+                let _ = answer.send(edges);
             }
             Input::Heard(ping) => self.view.heard(ping, Instant::now()),
             Input::Pinged { node, result } => self.pinged(&node, result),

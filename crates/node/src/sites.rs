@@ -78,18 +78,16 @@ impl FarSite {
     async fn run(mut self) {
         let Some(first) = self.inbox.recv().await else { return };
         let MediaOp::CreateRouter { or_elsewhere, .. } = first.what else { return };
-        let (term, edges) = self.node.edges(&self.room, &self.region).await;
-        for edge in edges.iter().filter(|_| term.is_some()) {
-            let Some(term) = term.clone() else { break };
-            match tokio::time::timeout(ROUTER_DEADLINE, self.begin(edge, term, &first)).await {
+        for (edge, term) in self.node.edges(&self.room, &self.region).await {
+            match tokio::time::timeout(ROUTER_DEADLINE, self.begin(&edge, term, &first)).await {
                 Ok(Ok((opened, news))) => {
                     let (room, edge) = (&self.room, &edge.id);
                     info!(%room, site = self.site.0, %edge, "a room has a site on another node");
                     metrics::counter!("tureen_far_sites_total", "result" => "opened").increment(1);
                     return self.carry(opened, news).await;
                 }
-                Ok(Err(why)) => self.not_there(edge, &why),
-                Err(_) => self.not_there(edge, "it does not answer in time"),
+                Ok(Err(why)) => self.not_there(&edge, &why),
+                Err(_) => self.not_there(&edge, "it does not answer in time"),
             }
         }
         metrics::counter!("tureen_far_sites_total", "result" => "nowhere").increment(1);
@@ -187,8 +185,9 @@ fn failure(news: &SiteNews, of: OpId) -> Option<&MediaFailure> {
 }
 
 impl Node {
-    /// Under which term this node has a room, and which media nodes of a region may take a site of it, best first.
-    async fn edges(&self, room: &RoomId, region: &Region) -> (Option<Term>, Vec<Identity>) {
+    /// Which media nodes of a region may take a site of a room, best first, and under which term this node has it. None when
+    /// it does not.
+    async fn edges(&self, room: &RoomId, region: &Region) -> Vec<(Identity, Term)> {
         let (answer, answered) = oneshot::channel();
         self.tell(Input::Edges { room: room.clone(), region: region.clone(), answer }).await;
         answered.await.unwrap_or_default()
