@@ -26,7 +26,7 @@ pub use crate::{
     link::{Link, LinkControl, LinkProfiles},
     namespace::{Namespace, Network},
     nginx::{Nginx, NginxFolder, nginx_configuration},
-    proc::{Listening, alive, children, kill, listening, open_descriptors, resident_bytes},
+    proc::{Listening, alive, children, end, kill, listening, open_descriptors, resident_bytes},
     redis::Redis,
     scenario::{Scenario, run_scenario, run_scenario_in},
     server::{Server, ServerOptions},

@@ -173,11 +173,6 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        let children: BTreeSet<u32> = proc::children(self.child.id()).unwrap_or_default();
-        let _ = proc::kill(self.child.id(), "TERM");
-        let _ = self.child.wait();
-        for child in children.into_iter().filter(|child| proc::alive(*child)) {
-            let _ = proc::kill(child, "KILL");
-        }
+        proc::end(&mut self.child);
     }
 }

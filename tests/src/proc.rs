@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -34,6 +34,17 @@ pub fn kill(pid: u32, signal: &str) -> Result<()> {
         bail!("process {pid} takes no signal {signal}");
     }
     Ok(())
+}
+
+/// Ends a process by SIGTERM, waits for it, and kills those of its children that it left.
+pub fn end(process: &mut Child) {
+    let left = children(process.id()).unwrap_or_default();
+    // It may have ended by itself, and its children with it.
+    let _ = kill(process.id(), "TERM");
+    let _ = process.wait();
+    for child in left.into_iter().filter(|child| alive(*child)) {
+        let _ = kill(child, "KILL");
+    }
 }
 
 /// How many file descriptors a process holds.

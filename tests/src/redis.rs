@@ -7,8 +7,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::proc;
-
 /// From start to the line that says that it listens.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 /// A port that was free may be taken before redis-server comes to it.
@@ -66,11 +64,6 @@ impl Redis {
     pub fn restart(&mut self) -> Result<()> {
         self.child = spawn(self.address)?;
         Ok(())
-    }
-
-    /// Sends it a signal by name.
-    pub fn signal(&self, signal: &str) -> Result<()> {
-        proc::kill(self.child.id(), signal)
     }
 
     /// Runs one command and returns the answer's lines as they come, arrays flattened.

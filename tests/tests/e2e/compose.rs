@@ -14,9 +14,7 @@ use bench::peer::{Peer, Seat};
 use bench::source::Shape;
 use rtc::srtp::Profile;
 use serde_json::Value;
-use tests::{
-    Namespace, Network, NginxFolder, alive, children, kill, nginx_configuration, python, root, tureen,
-};
+use tests::{Namespace, Network, NginxFolder, end, nginx_configuration, python, root, tureen};
 
 const SHAPES: [Shape; 2] = [Shape::AUDIO, Shape::THIN_VIDEO];
 /// How long services may take to find each other.
@@ -29,13 +27,7 @@ struct Service(Child);
 
 impl Drop for Service {
     fn drop(&mut self) {
-        let children = children(self.0.id()).unwrap_or_default();
-        // It may have ended by itself, and its children with it.
-        let _ = kill(self.0.id(), "TERM");
-        let _ = self.0.wait();
-        for child in children.into_iter().filter(|child| alive(*child)) {
-            let _ = kill(child, "KILL");
-        }
+        end(&mut self.0);
     }
 }
 
