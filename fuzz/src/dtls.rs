@@ -20,6 +20,7 @@ pub(crate) const TIMERS: DtlsTimers = DtlsTimers {
     set_now: net::dtls_timers::set_now,
     timeout: net::dtls_timers::timeout,
     handle_timeout: net::dtls_timers::handle_timeout,
+    repeat_now: net::dtls_timers::repeat_now,
 };
 
 /// Losses after which the link behaves, so that every honest handshake can end before its repeats run out.

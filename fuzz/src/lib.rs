@@ -20,6 +20,7 @@ pub mod sctp;
 pub mod session;
 pub mod srtp;
 pub mod stun;
+pub mod token;
 pub mod transport;
 pub mod transport_feedback;
 pub mod vp8;
@@ -44,6 +45,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("sctp", sctp::run),
     ("srtp", srtp::run),
     ("stun", stun::run),
+    ("token", token::run),
     ("transport", transport::run),
     ("transport_feedback", transport_feedback::run),
     ("vp8", vp8::run),

@@ -265,7 +265,7 @@ impl<'w> Story<'w> {
         let (key, salt) = (vec![1; PROFILE.key_len()], vec![2; PROFILE.salt_len()]);
         let sender = || SrtpSender::new(PROFILE, &key, &salt).expect("lengths of the profile");
         let receiver = || SrtpReceiver::new(PROFILE, &key, &salt).expect("lengths of the profile");
-        transport.srtp = Some(Srtp { send: sender(), recv: receiver() });
+        transport.srtp = Some(Srtp { send: sender(), recv: Box::new(receiver()) });
         (peer.send, peer.recv) = (Some(sender()), Some(receiver()));
         let index = peer.index;
         self.world.session.worker.transport_connected(index, self.now);

@@ -82,6 +82,16 @@ pub fn handle_timeout(ssl: &mut SslRef) -> bool {
     unsafe { ffi::DTLSv1_handle_timeout(ssl.as_ptr()) >= 0 }
 }
 
+/// Sends the flight that waits for its answer again before its timer says so, as if it had. It counts among BoringSSL's
+/// twelve repeats like any other, and `initial_timeout` is again what it doubles from. As [`handle_timeout`] otherwise.
+pub fn repeat_now(ssl: &mut SslRef, initial_timeout: Duration) -> bool {
+    // SAFETY: the pointer is that of a live connection which nobody else uses while it is borrowed mutably.
+    unsafe { ffi::DTLSv1_set_initial_timeout_duration(ssl.as_ptr(), 0) };
+    let alive = handle_timeout(ssl);
+    prepare_connection(ssl, initial_timeout);
+    alive
+}
+
 /// BoringSSL's question for the time.
 unsafe extern "C" fn read_clock(_ssl: *const ffi::SSL, out: *mut ffi::timeval) {
     let now = NOW.get();

@@ -71,6 +71,16 @@ pub fn termination_fd() -> io::Result<OwnedFd> {
     }
 }
 
+/// Gives memory that was freed back to the kernel, pages between what is still used included. Other threads go on meanwhile,
+/// but for those that allocate or free. Does nothing where the C library is not glibc.
+pub fn give_memory_back() {
+    // SAFETY: it takes the allocator's own locks, moves nothing that is in use, and may be called by any thread.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// What the process has used so far, as `getrusage(2)` tells it. Times in milliseconds, memory in kilobytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are named after those of rusage(2)")]

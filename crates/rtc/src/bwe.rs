@@ -47,10 +47,17 @@ const SILENCE_SHARE: f64 = 0.8;
 const PROBE_AFTER_DECREASE_US: i64 = 3_000_000;
 /// A cluster goes this much above what is wanted: some is kept for what is not media of a layer.
 const PROBE_MARGIN: f64 = 1.15;
+/// Where so many times what was known arrives, the next cluster comes soon.
+const FOUND_MORE: f64 = 1.5;
 /// And no further above the estimate than this at once, unless the next step is out of reach otherwise.
 const PROBE_FACTOR: (f64, f64) = (2.0, 3.0);
 /// Round trip assumed until there is feedback, in microseconds.
 const DEFAULT_RTT_US: i64 = 100_000;
+/// A queue that grew by so much since it was noticed…
+const QUEUE_GROWTH_US: i64 = 10_000;
+/// …or that is so long where a train of packets begins, is not of that train. A path that becomes longer by less, as when a call
+/// goes another way, costs nothing.
+const STANDING_QUEUE_US: i64 = 50_000;
 /// Rate of RTCP's loss reports that REMB is combined with.
 const REMB_LOSS: (f32, f32) = (0.02, 0.10);
 
@@ -93,6 +100,8 @@ pub struct BandwidthEstimator {
     newest_reported: Option<u16>,
     feedback_at: Option<i64>,
     rtt_us: Option<i64>,
+    /// What stood in the queue when the trend noticed it.
+    noticed_queue_us: Option<i64>,
 }
 
 impl BandwidthEstimator {
@@ -117,6 +126,7 @@ impl BandwidthEstimator {
             newest_reported: None,
             feedback_at: None,
             rtt_us: None,
+            noticed_queue_us: None,
         }
     }
 
@@ -162,7 +172,8 @@ impl BandwidthEstimator {
         let now_us = self.us(now);
         let base = feedback.header.base_sequence;
         let follows = self.newest_reported.is_some_and(|newest| base.distance_from(SeqNo(newest)) <= 1);
-        let mut pass = Pass { now_us, batch: Batch::default(), lost: 0, late: 0, newest_age_us: u32::MAX };
+        let mut pass =
+            Pass { now_us, batch: self.throughput.batch(follows), lost: 0, late: 0, newest_age_us: u32::MAX };
         for status in feedback.packets().take(MOST_STATUSES) {
             self.packet_status(status, &mut pass);
         }
@@ -222,17 +233,23 @@ impl BandwidthEstimator {
 
     fn update(&mut self, now_us: i64) {
         let acknowledged = self.throughput.bitrate();
-        let limit = self.loss.update(self.control.bitrate(), acknowledged, now_us);
+        // A queue that builds up, or overflows, shows what the link carries, even behind little: no reason to go below.
+        let carried = acknowledged.max(self.throughput.queued_bitrate());
+        let limit = self.loss.update(self.control.bitrate(), carried, now_us);
         let held = limit.is_some_and(|limit| limit < self.control.bitrate());
         let rtt_us = self.rtt_us.unwrap_or(DEFAULT_RTT_US);
-        let usage = self.trend.usage();
-        // A queue that builds up behind little shows what the link carries, and is no reason to go below that.
-        let carried = if usage == Usage::Over {
-            acknowledged.max(self.throughput.latest_bitrate())
-        } else {
-            acknowledged
+        let growing = self.throughput.is_queue_growing_fast();
+        let usage = if growing { Usage::Over } else { self.trend.usage() };
+        if usage != Usage::Over {
+            self.noticed_queue_us = None;
+        }
+        let arrived = match usage {
+            Usage::Over if growing => self.throughput.latest_bitrate(),
+            Usage::Over if self.queue_stands() => carried,
+            Usage::Over => carried.max(self.throughput.train_bitrate()),
+            Usage::Normal | Usage::Under => acknowledged,
         };
-        self.control.update(usage, carried, held, rtt_us, now_us);
+        self.control.update(usage, arrived, held, rtt_us, now_us);
         if self.control.take_outgrown() {
             self.prober.rate(true);
         }
@@ -240,14 +257,25 @@ impl BandwidthEstimator {
         self.start_probe(now_us);
     }
 
+    /// Whether a queue is there even where a train of packets begins, or went on growing since the trend noticed it. One that
+    /// empties between the trains is their own: the link carries them, if not all at once.
+    fn queue_stands(&mut self) -> bool {
+        let Some(queue_us) = self.throughput.standing_queue_us() else { return true };
+        let noticed_us = *self.noticed_queue_us.get_or_insert(queue_us);
+        queue_us - noticed_us >= QUEUE_GROWTH_US || queue_us >= STANDING_QUEUE_US
+    }
+
     fn conclude_probe(&mut self, now_us: i64) {
         match self.prober.conclude(self.newest_reported, now_us) {
             Some(ProbeResult::Carried { bitrate, tried }) => {
-                if bitrate > self.estimate().0 && self.trend.usage() != Usage::Over {
+                let before = self.estimate().0;
+                if bitrate > before && self.trend.usage() != Usage::Over {
                     self.control.set(bitrate.max(self.control.bitrate()), now_us);
                     self.loss.allow(bitrate);
                 }
-                let found = bitrate as f64 >= 0.85 * tried as f64;
+                // Less than was tried, of which the link may lose a part by itself, can still be much more than was known.
+                let found =
+                    bitrate as f64 >= 0.85 * tried as f64 || bitrate as f64 >= FOUND_MORE * before as f64;
                 self.prober.rate(found || self.estimate().0 >= self.demand.next.0);
             }
             Some(ProbeResult::Useless) => self.prober.rate(false),
@@ -353,6 +381,12 @@ impl BandwidthEstimator {
     #[must_use]
     pub fn acknowledged(&self) -> Option<Bitrate> {
         self.throughput.bitrate().map(Bitrate)
+    }
+
+    /// The round trip, queues and the wait for feedback included.
+    #[must_use]
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.rtt_us.and_then(|us| u64::try_from(us).ok()).map(Duration::from_micros)
     }
 
     /// Whether a queue builds up at the moment.

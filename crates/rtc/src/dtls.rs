@@ -74,6 +74,8 @@ pub struct DtlsTimers {
     pub timeout: fn(&SslRef) -> Option<Duration>,
     /// Does what is due, `false` on failure; `net::dtls_timers::handle_timeout`.
     pub handle_timeout: fn(&mut SslRef) -> bool,
+    /// Repeats a flight before it is due, `false` on failure; `net::dtls_timers::repeat_now`.
+    pub repeat_now: fn(&mut SslRef, Duration) -> bool,
 }
 
 /// The SRTP keys of a connection (RFC 5764 section 4.2).

@@ -1,11 +1,14 @@
 //! A Consumer: what one endpoint gets of a Producer, and its part of the requests.
 
 pub mod allocation;
+mod datagram;
 pub mod egress;
 pub mod layers;
 pub mod notify;
+pub mod packed;
 pub mod svc;
 
+use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
 use rtc::rtp::ExtensionIds;
@@ -16,6 +19,7 @@ use worker_protocol::wire::{consumer as wire, rtp_parameters as rtp, transport};
 
 use crate::consumer::allocation::Patience;
 use crate::consumer::layers::{Forwarding, Layers, Simulcast};
+use crate::consumer::packed::{Mid, Streams};
 use crate::consumer::svc::Svc;
 use crate::error::{RequestError, RequestResult};
 use crate::params::{Codec, CodecKind, Encoding, RtpParameters, parse_encoding};
@@ -25,33 +29,22 @@ use crate::table::{ConsumerIdx, ProducerIdx, TransportIdx};
 use crate::transport::bwe::PROBATION_SSRC;
 use crate::worker::{Deferred, Worker};
 
-/// A Consumer.
+/// A Consumer. What every packet that goes out looks at lies side by side here, in a few cache lines and, of hundreds of
+/// Consumers, in a few pages; everything else is in [`ConsumerRest`], which it dereferences to.
 #[derive(Debug)]
 pub struct Consumer {
-    /// Its id.
-    pub id: String,
-    /// Where its media comes from.
-    pub producer: ProducerIdx,
-    /// That Producer's id.
-    pub producer_id: String,
     /// Where its media goes.
     pub transport: TransportIdx,
     /// Audio or video.
     pub kind: rtp::MediaKind,
-    /// What kind of Consumer this is.
-    pub stream_type: rtp::Type,
-    /// What the peer expects.
-    pub parameters: RtpParameters,
-    /// The Producer's encodings as the Router knows them.
-    pub consumable: Vec<rtp::RtpEncodingParameters>,
     /// Whether the driver paused it.
     pub paused: bool,
     /// Whether its Producer is paused.
     pub producer_paused: bool,
     /// Whether its Transport can send.
     pub transport_connected: bool,
-    /// Who is served first when bandwidth is short.
-    pub priority: u8,
+    /// Silence is not forwarded.
+    pub ignore_dtx: bool,
     /// Which trace events are wanted.
     pub traces: ConsumerTraces,
     /// Bit per payload type that the peer can decode.
@@ -59,19 +52,51 @@ pub struct Consumer {
     /// The header extension ids that it negotiated.
     pub ids: ExtensionIds,
     /// The MID that its packets carry, empty for none.
-    pub mid: String,
+    pub mid: Mid,
     /// Which stream of the Producer is forwarded, and how much of it.
     pub forwarding: Forwarding,
     /// What it sends: one stream, or as many as the Producer has for a pipe.
-    pub streams: Vec<ConsumerStream>,
-    /// Silence is not forwarded.
-    pub ignore_dtx: bool,
+    pub streams: Streams,
     /// When the last sender report went out.
     pub last_rtcp_at: Option<Instant>,
+    rest: Box<ConsumerRest>,
+}
+
+/// What a Consumer has beside what its packets need.
+#[derive(Debug)]
+pub struct ConsumerRest {
+    /// Its id.
+    pub id: String,
+    /// Where its media comes from.
+    pub producer: ProducerIdx,
+    /// That Producer's id.
+    pub producer_id: String,
+    /// What kind of Consumer this is.
+    pub stream_type: rtp::Type,
+    /// What the peer expects.
+    pub parameters: RtpParameters,
+    /// The Producer's encodings as the Router knows them.
+    pub consumable: Vec<rtp::RtpEncodingParameters>,
+    /// Who is served first when bandwidth is short.
+    pub priority: u8,
     /// Which SSRC of the Router each consumable encoding has.
     pub mapped_ssrcs: Vec<u32>,
     /// When it may climb to higher layers.
     pub patience: Patience,
+}
+
+impl Deref for Consumer {
+    type Target = ConsumerRest;
+
+    fn deref(&self) -> &ConsumerRest {
+        &self.rest
+    }
+}
+
+impl DerefMut for Consumer {
+    fn deref_mut(&mut self) -> &mut ConsumerRest {
+        &mut self.rest
+    }
 }
 
 /// One stream that is sent.
@@ -245,6 +270,7 @@ impl Worker {
         };
         self.consumers.insert(consumer);
         self.start_bwe(transport, index, now);
+        self.expect_reports(transport, now);
         if connected {
             // The driver must know the Consumer before it hears of its layers.
             self.deferred.push(Deferred::ConsumerConnected(index));
@@ -390,28 +416,30 @@ fn build_consumer(
         .map(|(position, encoding)| build_stream(&parameters, position, encoding, now))
         .collect();
     Ok(Consumer {
-        id: request.consumer_id,
-        producer,
-        producer_id: request.producer_id,
         transport,
         kind: request.kind,
-        stream_type,
         paused: request.paused,
         producer_paused: false,
         transport_connected: false,
-        priority: 1,
+        ignore_dtx: request.ignore_dtx,
         traces: ConsumerTraces::default(),
         payload_types,
         ids: parameters.extensions,
-        mid: parameters.mid.clone().unwrap_or_default(),
+        mid: Mid::new(parameters.mid.as_deref().unwrap_or_default()),
         forwarding,
         streams,
-        ignore_dtx: request.ignore_dtx,
         last_rtcp_at: None,
-        mapped_ssrcs: sources.iter().filter_map(|encoding| encoding.ssrc).collect(),
-        patience: Patience::default(),
-        parameters,
-        consumable,
+        rest: Box::new(ConsumerRest {
+            id: request.consumer_id,
+            producer,
+            producer_id: request.producer_id,
+            stream_type,
+            priority: 1,
+            mapped_ssrcs: sources.iter().filter_map(|encoding| encoding.ssrc).collect(),
+            patience: Patience::default(),
+            parameters,
+            consumable,
+        }),
     })
 }
 

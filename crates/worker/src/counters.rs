@@ -123,6 +123,8 @@ counters! {
     data_too_long,
     /// Data messages that an association did not take: buffer full, or closed.
     data_refused,
+    /// Times that memory was given back after a crowd had left.
+    memory_given_back,
 }
 
 /// Where the counters go.

@@ -17,6 +17,7 @@ pub mod params;
 pub mod ports;
 pub mod producer;
 pub mod receive;
+pub mod relief;
 pub mod reports;
 pub mod router;
 pub mod rtp_listener;

@@ -227,6 +227,7 @@ impl Worker {
                 *slot = Some(codec.mapped_payload_type);
             }
         }
+        let now = Instant::now();
         let index = self.producers.next_index();
         self.transports[transport].listener.add(index, &parameters)?;
         self.learn_extensions(transport, &parameters);
@@ -251,12 +252,13 @@ impl Worker {
             key_frame_request_delay: Duration::from_millis(u64::from(request.key_frame_request_delay)),
             timer,
             last_rtcp_at: None,
-            hold: Hold::new(Instant::now()),
+            hold: Hold::new(now),
         };
         self.producers.insert(producer);
         self.transports[transport].producers.push(index);
         self.routers[router].producers.insert(request.producer_id, index);
         self.start_transport_feedback(transport, index);
+        self.expect_reports(transport, now);
         Ok(transport::ProduceResponse { type_: stream_type })
     }
 

@@ -10,6 +10,7 @@ use rtc::rtp::{SeqNo, Ssrc};
 use rtc::stream::recv::KeyFrameRequest;
 use worker_protocol::wire::{direct_transport, notification, rtp_parameters as rtp};
 
+use crate::consumer::layers::Forwarding;
 use crate::consumer::rtcp_interval;
 use crate::params::CodecKind;
 use crate::table::{ConsumerIdx, ProducerIdx, TransportIdx};
@@ -20,6 +21,9 @@ use crate::worker::Worker;
 
 /// A compound packet is sent when it has grown to this size; with SRTCP and UDP it must fit an MTU.
 const COMPOUND_BYTES: usize = 1_100;
+
+/// How long nobody looks at a Transport on which there is nothing to report.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The sender of our feedback and receiver reports: we have no media of our own to name. mediasoup uses 0 as well.
 const OUR_SSRC: Ssrc = Ssrc(0);
@@ -61,7 +65,7 @@ impl Worker {
                 }
                 Packet::Xr(xr) => {
                     for block in xr.blocks() {
-                        self.on_extended_report(index, block, wall, now);
+                        self.on_extended_report(index, xr.ssrc, block, wall, now);
                     }
                 }
                 Packet::Remb(remb) => self.on_remb(index, remb.bitrate, now),
@@ -176,15 +180,28 @@ impl Worker {
         if consumer.kind != rtp::MediaKind::Video {
             return;
         }
+        // Behind a pipe it is one of many who asks; the others go on with what they have.
+        let cannot_go_on = !matches!(consumer.forwarding, Forwarding::Pipe);
         let Some(stream) = consumer.stream_mut(ssrc.0) else { return };
         stream.send.on_key_frame_request(request);
+        if cannot_go_on {
+            // Repeats of what it lacks would be in the key frame's way.
+            stream.send.forget_sent();
+        }
         self.trace_consumer_key_frame_request(consumer_idx, ssrc.0, request, now);
         if self.consumers[consumer_idx].is_active() {
             self.request_consumer_key_frames(consumer_idx, now);
         }
     }
 
-    fn on_extended_report(&mut self, index: TransportIdx, block: XrBlock<'_>, wall: NtpTime, now: Instant) {
+    fn on_extended_report(
+        &mut self,
+        index: TransportIdx,
+        from: Ssrc,
+        block: XrBlock<'_>,
+        wall: NtpTime,
+        now: Instant,
+    ) {
         match block {
             XrBlock::ReceiverReferenceTime(ntp) => {
                 for consumer in &self.transports[index].consumers {
@@ -195,10 +212,12 @@ impl Worker {
             }
             XrBlock::DelaySinceLastRr(reports) => {
                 for report in reports {
-                    let producer = self.transports[index].listener.find_ssrc(report.ssrc.0);
+                    // A report names whom it answers, which is us (RFC 3611 section 4.5); stock's Consumers name their stream.
+                    let ssrc = if report.ssrc == OUR_SSRC { from } else { report.ssrc };
+                    let producer = self.transports[index].listener.find_ssrc(ssrc.0);
                     let stream = producer.and_then(|producer| {
                         let mut streams = self.producers[producer].streams.iter_mut();
-                        streams.find(|stream| stream.ssrc == report.ssrc.0)
+                        streams.find(|stream| stream.ssrc == ssrc.0)
                     });
                     if let Some(stream) = stream {
                         stream.recv.on_delay_since_last_rr(report.last_rr, report.delay_since_last_rr, wall);
@@ -215,8 +234,6 @@ impl Worker {
         if !transport.connected {
             return;
         }
-        let due = self.clock.next_step(now + RTCP_INTERVAL, RTCP_STEP);
-        self.timers.set(transport.rtcp_timer, Some(due));
         self.check_bwe(index, now);
         let mut place = 0;
         while let Some(consumer) = self.transports.get(index).and_then(|t| t.consumers.get(place).copied()) {
@@ -239,6 +256,33 @@ impl Worker {
             self.scratch.rtcp = rtcp;
         }
         self.scratch.blocks = blocks;
+        self.schedule_reports(index, now);
+    }
+
+    /// Looks again when the first report is due. Who has not reported yet, or has had nothing to report, is looked at in the
+    /// shortest interval: its first report is what puts sound and picture together.
+    fn schedule_reports(&mut self, index: TransportIdx, now: Instant) {
+        let transport = &self.transports[index];
+        let due = |last: Option<Instant>, kind| last.map_or(now, |last| last + rtcp_interval(kind));
+        let consumers = transport.consumers.iter().map(|index| &self.consumers[*index]);
+        let producers = transport.producers.iter().map(|index| &self.producers[*index]);
+        let first = consumers
+            .map(|consumer| due(consumer.last_rtcp_at, consumer.kind))
+            .chain(producers.map(|producer| due(producer.last_rtcp_at, producer.kind)))
+            .chain(transport.bwe.iter().map(|_| now))
+            .min()
+            .unwrap_or(now + LONGEST_INTERVAL);
+        let due = self.clock.next_step(first.max(now + RTCP_INTERVAL), RTCP_STEP);
+        self.timers.set(transport.rtcp_timer, Some(due));
+    }
+
+    /// Something on a Transport that sends may have a first report to make.
+    pub fn expect_reports(&mut self, index: TransportIdx, now: Instant) {
+        let transport = &self.transports[index];
+        if transport.connected {
+            let due = self.clock.next_step(now + RTCP_INTERVAL, RTCP_STEP);
+            self.timers.set_no_later_than(transport.rtcp_timer, due);
+        }
     }
 
     fn send_sender_reports(&mut self, index: TransportIdx, consumer_idx: ConsumerIdx, now: Instant) {

@@ -4,19 +4,22 @@
 //! loop, or earlier where they are many.
 //! TCP carries the same datagrams, each after a 16-bit length (RFC 4571, as RFC 6544 wants for ICE).
 
+pub mod udp;
+
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Instant;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
-use net::udp::{RecvBatch, RunHint, SendQueue};
+use net::udp::{RecvBatch, RunHint};
 use worker_protocol::wire::transport::{ListenInfo, Protocol};
 
 use crate::error::{RequestError, RequestResult};
 use crate::frames::{BadFrame, FrameReader};
 use crate::ports::{PortLease, PortManager};
+use crate::sockets::udp::Udp;
 use crate::table::{Index, SocketIdx, Table, TransportIdx, WebRtcServerIdx};
 use crate::transport::Path;
 
@@ -36,6 +39,9 @@ const OFFLOAD_VARIABLE: &str = "TUREEN_WORKER_GSO";
 
 /// TCP connections of one worker; each costs a descriptor, of which a process has a limited number.
 const MAX_CONNECTIONS: usize = 4096;
+
+/// Sockets that lists have room for from the beginning: what first happens in the middle of a call must not allocate there.
+const TYPICAL_SOCKETS: usize = 16;
 
 /// The longest datagram that a frame holds.
 const MAX_FRAME: usize = 65_535;
@@ -71,15 +77,6 @@ pub enum SocketKind {
     TcpListener(TcpListener),
     /// Framed datagrams from and to one peer.
     TcpConnection(Box<TcpConnection>),
-}
-
-/// A UDP socket and what is to leave through it.
-#[derive(Debug)]
-pub struct Udp {
-    socket: UdpSocket,
-    queue: SendQueue,
-    /// Whether the next flush is due to look at it.
-    dirty: bool,
 }
 
 /// A connection that a TCP listener accepted.
@@ -134,6 +131,8 @@ pub struct Sockets {
     connections: usize,
     /// Sockets with something to flush.
     dirty: Vec<SocketIdx>,
+    /// UDP sockets that the poll is to be told of.
+    unsettled: Vec<SocketIdx>,
     /// Bytes queued since the last flush.
     queued: usize,
     /// Whether the kernel may cut runs of datagrams, where it can.
@@ -150,7 +149,8 @@ impl Sockets {
             registry,
             ports: PortManager::default(),
             connections: 0,
-            dirty: Vec::new(),
+            dirty: Vec::with_capacity(TYPICAL_SOCKETS),
+            unsettled: Vec::with_capacity(TYPICAL_SOCKETS),
             queued: 0,
             offload: std::env::var_os(OFFLOAD_VARIABLE).is_none_or(|value| value != "0"),
             counters: SocketCounters::default(),
@@ -169,25 +169,25 @@ impl Sockets {
     ) -> RequestResult<SocketIdx> {
         let bound = self.ports.bind(info, default_range)?;
         let kind = match info.protocol {
-            Protocol::Udp => {
-                let socket = bound.socket.into();
-                let queue = if self.offload { SendQueue::for_socket(&socket) } else { SendQueue::default() };
-                SocketKind::Udp(Box::new(Udp { socket, queue, dirty: false }))
-            }
+            Protocol::Udp => SocketKind::Udp(Box::new(Udp::new(bound.socket.into(), self.offload))),
             Protocol::Tcp => SocketKind::TcpListener(bound.socket.into()),
         };
         self.insert(Socket { kind, owner, local: bound.local, _lease: bound.lease })
             .map_err(|error| RequestError::error(format!("watching the socket failed: {error}")))
     }
 
-    fn insert(&mut self, socket: Socket) -> io::Result<SocketIdx> {
+    fn insert(&mut self, mut socket: Socket) -> io::Result<SocketIdx> {
         let index = self.table.next_index();
-        let interest = match socket.kind {
-            SocketKind::Udp(_) | SocketKind::TcpConnection(_) => Interest::READABLE | Interest::WRITABLE,
-            SocketKind::TcpListener(_) => Interest::READABLE,
-        };
         let token = Token(FIRST_TOKEN + index.to_usize());
-        self.registry.register(&mut SourceFd(&socket.raw_fd()), token, interest)?;
+        let fd = socket.raw_fd();
+        let mut source = SourceFd(&fd);
+        match &mut socket.kind {
+            SocketKind::Udp(udp) => udp.watch(&self.registry, token)?,
+            SocketKind::TcpConnection(_) => {
+                self.registry.register(&mut source, token, Interest::READABLE | Interest::WRITABLE)?;
+            }
+            SocketKind::TcpListener(_) => self.registry.register(&mut source, token, Interest::READABLE)?,
+        }
         Ok(self.table.insert(socket))
     }
 
@@ -200,6 +200,7 @@ impl Sockets {
         // Closing the descriptor ends the watching too; this only fails where that already happened.
         let _ = self.registry.deregister(&mut SourceFd(&socket.raw_fd()));
         self.dirty.retain(|dirty| *dirty != index);
+        self.unsettled.retain(|unsettled| *unsettled != index);
     }
 
     /// The socket, while it is open.
@@ -242,7 +243,7 @@ impl Sockets {
     /// far behind, or the socket is gone.
     pub fn reserve(&mut self, socket: SocketIdx, len: usize) -> Option<&mut [u8]> {
         match &mut self.table.get_mut(socket)?.kind {
-            SocketKind::Udp(udp) => Some(udp.queue.reserve(len)),
+            SocketKind::Udp(udp) => Some(udp.reserve(len)),
             SocketKind::TcpConnection(connection) => {
                 if connection.has_room(len) {
                     return Some(connection.reserve(len));
@@ -265,7 +266,7 @@ impl Sockets {
         self.queued += len;
         let dirty = match &mut socket.kind {
             SocketKind::Udp(udp) => {
-                udp.queue.commit_to(len, path.remote, run);
+                udp.commit_to(len, path, run);
                 &mut udp.dirty
             }
             SocketKind::TcpConnection(connection) => {
@@ -292,21 +293,36 @@ impl Sockets {
         }
     }
 
+    /// The end of a turn: flushes, and sees to it that the poll wakes for what each socket waits for.
+    pub fn end_turn(&mut self) {
+        self.flush();
+        let (table, registry, counters) = (&mut self.table, &self.registry, &mut self.counters);
+        self.unsettled.retain(|index| {
+            let Some(SocketKind::Udp(udp)) = table.get_mut(*index).map(|socket| &mut socket.kind) else {
+                return false;
+            };
+            // Where the kernel refuses, timers bring the next turn, which tries again.
+            let refused = udp.settle(registry).is_err();
+            counters.receive_errors += u64::from(refused);
+            refused
+        });
+    }
+
     /// Hands on what waits in one socket.
     pub fn flush_socket(&mut self, index: SocketIdx) {
         match self.table.get_mut(index).map(|socket| &mut socket.kind) {
             Some(SocketKind::Udp(udp)) => {
-                udp.dirty = false;
-                if udp.queue.is_empty() {
-                    return;
-                }
-                let report = udp.queue.flush(&udp.socket);
+                let report = udp.flush(&self.registry);
+                let is_settled = udp.is_settled();
                 self.counters.datagrams_sent += report.sent;
                 self.counters.octets_sent += report.octets;
                 self.counters.messages_sent += report.messages;
                 self.counters.runs_refused += report.runs_refused;
                 self.counters.send_errors += report.refused;
                 self.counters.send_overflow += report.dropped;
+                if !is_settled && !self.unsettled.contains(&index) {
+                    self.unsettled.push(index);
+                }
             }
             Some(SocketKind::TcpConnection(connection)) => {
                 connection.dirty = false;
@@ -373,7 +389,7 @@ impl Sockets {
         // An ICMP error of an earlier send surfaces once and must not stop the reading; a bound keeps a broken socket
         // from spinning.
         for _ in 0..16 {
-            match batch.receive(&udp.socket) {
+            match udp.receive(batch) {
                 Ok(received) => return received,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return 0,
                 Err(_) => self.counters.receive_errors += 1,
@@ -441,7 +457,7 @@ impl Sockets {
 impl Socket {
     fn raw_fd(&self) -> RawFd {
         match &self.kind {
-            SocketKind::Udp(udp) => udp.socket.as_raw_fd(),
+            SocketKind::Udp(udp) => udp.raw_fd(),
             SocketKind::TcpListener(listener) => listener.as_raw_fd(),
             SocketKind::TcpConnection(connection) => connection.stream.as_raw_fd(),
         }

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use net::prefetch::prefetch_at;
+use net::prefetch::prefetch;
 
 /// An index of one entity's table.
 pub trait Index: Copy {
@@ -122,10 +122,10 @@ impl<I: Index, T> Table<I, T> {
         }
     }
 
-    /// Fetches ahead what tells whether there is a value, so that the next look at it does not wait.
+    /// Fetches a value ahead, not what it points to, so that the next look at it does not wait.
     #[inline]
     pub fn prefetch(&self, index: I) {
-        prefetch_at(self.slots.as_ptr().wrapping_add(index.to_usize()));
+        self.slots.get(index.to_usize()).into_iter().for_each(prefetch);
     }
 
     /// All values with their indices.

@@ -60,7 +60,7 @@ pub fn consumer_rtp(
     let stream = if consumer.streams.len() > 1 { usize::from(sent.origin) } else { 0 };
     rtp_packet.ssrc = consumer.streams.get(stream).map_or(0, |stream| stream.ssrc);
     rtp_packet.marker = sent.marker;
-    rtp_packet.mid = (consumer.ids.mid != 0 && !consumer.mid.is_empty()).then(|| consumer.mid.clone());
+    rtp_packet.mid = (consumer.ids.mid != 0 && !consumer.mid.is_empty()).then(|| consumer.mid.to_string());
     rtp_packet.wide_sequence_number = (consumer.ids.transport_wide_cc != 0).then_some(sent.transport_seq);
     rtp_packet.payload_type = incoming.payload_type;
     let (kind, info) = if consumer.traces.key_frame && incoming.info.key_frame {

@@ -13,6 +13,7 @@ pub mod srtp;
 pub mod web_rtc;
 
 use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 use std::time::Instant;
 
 use net::udp::RunHint;
@@ -45,21 +46,40 @@ pub struct Path {
     pub remote: SocketAddr,
 }
 
-/// A Transport.
+/// A Transport. What every packet that goes out looks at lies side by side here, in a few cache lines and, of hundreds of
+/// Transports, in a few pages; everything else is in [`TransportRest`], which it dereferences to.
 #[derive(Debug)]
 pub struct Transport {
+    /// Whether media can go out.
+    pub connected: bool,
+    /// What carries its packets.
+    pub kind: TransportKind,
+    /// Where media goes out.
+    pub path: Option<Path>,
+    /// The run that media joins on its way out.
+    pub run: RunHint,
+    /// Transport-wide sequence number of the packet sent last.
+    transport_seq: u16,
+    /// The keys, once there are any.
+    pub srtp: Option<srtp::Srtp>,
+    /// What it may send, where its subscriber tells about congestion.
+    pub bwe: Option<Box<bwe::Bwe>>,
+    /// Everything sent.
+    pub sent: RateCounter,
+    /// Media sent.
+    pub media_sent: RateCounter,
+    rest: Box<TransportRest>,
+}
+
+/// What a Transport has beside what its outgoing packets need.
+#[derive(Debug)]
+pub struct TransportRest {
     /// Its id.
     pub id: String,
     /// The Router that it belongs to.
     pub router: RouterIdx,
-    /// What carries its packets.
-    pub kind: TransportKind,
     /// What it was created with.
     pub options: TransportOptions,
-    /// Whether media can go out.
-    pub connected: bool,
-    /// Where media goes out.
-    pub path: Option<Path>,
     /// Its Producers, oldest first.
     pub producers: Vec<ProducerIdx>,
     /// Its Consumers, oldest first.
@@ -78,7 +98,7 @@ pub struct Transport {
     pub recv_extensions: ExtensionIds,
     /// How far the clocks of those who send here are from ours.
     pub sender_clocks: SenderClocks,
-    /// What it counted.
+    /// What else it counted.
     pub stats: TransportStats,
     /// Bitrate bounds, bit/s, 0 for none.
     pub bitrates: BitrateLimits,
@@ -86,20 +106,26 @@ pub struct Transport {
     pub traces: TransportTraces,
     /// When RTCP is due.
     pub rtcp_timer: TimerKey,
-    /// The keys, once there are any.
-    pub srtp: Option<srtp::Srtp>,
     /// The path by which authenticated SRTP came last, and when.
     pub secured: Option<(Path, Instant)>,
     /// Its SCTP association, where enabled.
     pub sctp: Option<Box<sctp::Sctp>>,
     /// What its publisher is told about congestion.
     pub feedback: Option<feedback::Feedback>,
-    /// What it may send, where its subscriber tells about congestion.
-    pub bwe: Option<Box<bwe::Bwe>>,
-    /// Transport-wide sequence number of the packet sent last.
-    transport_seq: u16,
-    /// The run that media joins on its way out.
-    pub run: RunHint,
+}
+
+impl Deref for Transport {
+    type Target = TransportRest;
+
+    fn deref(&self) -> &TransportRest {
+        &self.rest
+    }
+}
+
+impl DerefMut for Transport {
+    fn deref_mut(&mut self) -> &mut TransportRest {
+        &mut self.rest
+    }
 }
 
 /// What carries a Transport's packets.
@@ -176,17 +202,13 @@ pub struct MediaSent {
     pub plain_bytes: usize,
 }
 
-/// Bytes and bitrates of a Transport.
+/// Bytes and bitrates of a Transport, beside those of everything and of all media that it sent.
 #[derive(Debug, Default)]
 pub struct TransportStats {
     /// Everything received.
     pub recv: RateCounter,
-    /// Everything sent.
-    pub send: RateCounter,
     /// Media received.
     pub rtp_recv: RateCounter,
-    /// Media sent.
-    pub rtp_send: RateCounter,
     /// RTX received.
     pub rtx_recv: RateCounter,
     /// RTX sent.
@@ -235,13 +257,10 @@ impl Transport {
         options: TransportOptions,
         rtcp_timer: TimerKey,
     ) -> Self {
-        Self {
+        let rest = TransportRest {
             id,
             router,
-            kind,
             options,
-            connected: false,
-            path: None,
             producers: Vec::new(),
             consumers: Vec::new(),
             data_producers: Vec::new(),
@@ -255,13 +274,21 @@ impl Transport {
             bitrates: BitrateLimits::default(),
             traces: TransportTraces::default(),
             rtcp_timer,
-            srtp: None,
             secured: None,
             sctp: None,
             feedback: None,
-            bwe: None,
-            transport_seq: 0,
+        };
+        Self {
+            connected: false,
+            kind,
+            path: None,
             run: RunHint::default(),
+            transport_seq: 0,
+            srtp: None,
+            bwe: None,
+            sent: RateCounter::default(),
+            media_sent: RateCounter::default(),
+            rest: Box::new(rest),
         }
     }
 
@@ -286,13 +313,13 @@ impl Transport {
     /// Counts the media that a batch of packets was: in datagrams as sent, and before encryption.
     pub fn media_sent(&mut self, sent: &MediaSent, now: Instant) {
         if sent.packets > 0 {
-            self.stats.send.add_batch(sent.datagram_bytes, sent.packets, now);
-            self.stats.rtp_send.add_batch(sent.plain_bytes, sent.packets, now);
+            self.sent.add_batch(sent.datagram_bytes, sent.packets, now);
+            self.media_sent.add_batch(sent.plain_bytes, sent.packets, now);
         }
     }
 
     /// Counts a datagram that was sent.
     pub fn data_sent(&mut self, bytes: usize, now: Instant) {
-        self.stats.send.add(bytes, now);
+        self.sent.add(bytes, now);
     }
 }

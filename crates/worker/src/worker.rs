@@ -23,6 +23,7 @@ use crate::observer::RtpObserver;
 use crate::outbox::Outbox;
 use crate::producer::Producer;
 use crate::producer::held::Held;
+use crate::relief::Relief;
 use crate::router::Router;
 use crate::scratch::Scratch;
 use crate::settings::{LogLevel, LogTag, LogTags, Settings};
@@ -82,6 +83,8 @@ pub enum Timer {
     Connections,
     /// Held packets have been waited with for long enough.
     Held,
+    /// A crowd has left.
+    Relief,
 }
 
 impl Timer {
@@ -161,6 +164,8 @@ pub struct Worker {
     pub held: Held,
     /// When waiting with them ends.
     pub held_timer: TimerKey,
+    /// When memory is given back.
+    pub relief: Relief,
     handler_sequence: u64,
     pid: u32,
     counters_file: Option<(CountersFile, TimerKey)>,
@@ -173,6 +178,7 @@ const DTLS_TIMERS: DtlsTimers = DtlsTimers {
     set_now: net::dtls_timers::set_now,
     timeout: net::dtls_timers::timeout,
     handle_timeout: net::dtls_timers::handle_timeout,
+    repeat_now: net::dtls_timers::repeat_now,
 };
 
 /// How often the counters file is written.
@@ -189,6 +195,7 @@ impl Worker {
         let mut timers = Timers::default();
         let connections_timer = timers.create(Timer::Connections);
         let held_timer = timers.create(Timer::Held);
+        let relief = Relief::new(&mut timers);
         let counters_file = CountersFile::from_environment().map(|file| {
             let timer = timers.create(Timer::Counters);
             timers.set(timer, Some(Instant::now() + COUNTERS_INTERVAL));
@@ -236,6 +243,7 @@ impl Worker {
             connections_timer,
             held: Held::default(),
             held_timer,
+            relief,
             handler_sequence: 0,
             pid,
             counters_file,
@@ -517,6 +525,7 @@ impl Worker {
                 Timer::Connections => self.close_unproven_connections(now),
                 // The end of the turn forwards what is due.
                 Timer::Held => {}
+                Timer::Relief => self.give_memory_back(),
             }
         }
     }
@@ -554,7 +563,7 @@ impl Worker {
     pub fn end_turn(&mut self, now: Instant) {
         self.forward_held(now);
         self.service_sctp(now);
-        self.flush();
+        self.sockets.end_turn();
     }
 
     /// Hands queued datagrams to the kernel.

@@ -1,3 +1,7 @@
+use std::num::NonZeroUsize;
+
+use crate::settings::WorkerSettings;
+
 use super::*;
 
 fn settings(listen: &[(&str, Option<&str>)], workers: usize) -> PoolSettings {

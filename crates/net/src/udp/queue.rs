@@ -191,6 +191,11 @@ impl SendQueue {
         self.datagrams.len()
     }
 
+    /// Messages in which they leave: fewer where there are runs.
+    pub fn messages(&self) -> usize {
+        self.runs.len()
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.datagrams.is_empty()

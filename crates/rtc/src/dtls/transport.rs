@@ -7,7 +7,10 @@ use boring::srtp::SrtpProfileId;
 use boring::ssl::{ErrorCode, SslRef, SslStream};
 
 use super::link::DatagramLink;
-use super::{DtlsConnection, DtlsContext, DtlsError, DtlsEvent, DtlsFailure, DtlsRole, DtlsState, SrtpKeys};
+use super::{
+    DtlsConnection, DtlsContext, DtlsError, DtlsEvent, DtlsFailure, DtlsRole, DtlsState, INITIAL_TIMEOUT,
+    SrtpKeys,
+};
 use crate::certificate::{Fingerprint, pem};
 use crate::srtp::Profile;
 
@@ -20,8 +23,17 @@ const MAX_EARLY: usize = 4;
 
 /// How long a handshake may take from [`DtlsTransport::start`] until BoringSSL is through with it. A peer that answers a
 /// little now and then, or has sent no ClientHello at all, would else hold its memory for as long as it likes. As a client
-/// we repeat for the ninth time after 51 s: a path that then works still brings a connection about.
+/// we repeat for the last time after 36 s: a path that then works still brings a connection about.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long a flight waits for its answer at most, before its first repeat, its second and so on. BoringSSL doubles from
+/// [`super::INITIAL_TIMEOUT`] up to a minute, which RFC 6347 section 4.2.4.1 and RFC 9147 section 5.8.2 leave to whoever
+/// implements them: what chance has lost seven times is then not sent again for 13 s. Repeats come once
+/// a second instead, a flight being a few kilobytes, as long as chance may explain it, and then as late as leaves some of
+/// BoringSSL's twelve for a path that works late only. After the last it gives up: together these are more than
+/// [`HANDSHAKE_DEADLINE`].
+const LONGEST_WAITS_MS: [u64; 13] =
+    [100, 200, 400, 800, 1000, 1000, 1000, 1000, 2000, 4000, 8000, 16_000, 25_000];
 
 /// Longest plaintext of a record (RFC 8446 section 5.1).
 const MAX_RECORD: usize = 16 * 1024;
@@ -46,6 +58,10 @@ pub struct DtlsTransport {
     deadline: Option<Instant>,
     /// When an unfinished handshake is given up.
     give_up: Option<Instant>,
+    /// When the last flight has waited for as long as it may, whatever BoringSSL's timer says.
+    repeat_by: Option<Instant>,
+    /// How often it went out again without anything having moved on.
+    repeats: usize,
     dropped: u64,
 }
 
@@ -64,6 +80,8 @@ impl DtlsTransport {
             events: VecDeque::new(),
             deadline: None,
             give_up: None,
+            repeat_by: None,
+            repeats: 0,
             dropped: 0,
         }
     }
@@ -109,6 +127,7 @@ impl DtlsTransport {
         self.role = Some(role);
         self.state = DtlsState::Connecting;
         self.give_up = now.checked_add(HANDSHAKE_DEADLINE);
+        self.repeat_by = longest_wait(0, now);
         self.drive(now);
         for datagram in std::mem::take(&mut self.early) {
             if role == DtlsRole::Server {
@@ -161,7 +180,20 @@ impl DtlsTransport {
         };
         (self.context.timers.set_now)(now);
         let given_up = self.give_up.is_some_and(|end| end <= now);
-        if !given_up && (self.context.timers.handle_timeout)(stream.ssl_mut()) {
+        let alive = !given_up
+            && if self.repeat_by.is_some_and(|end| end <= now) {
+                // Where nothing comes of it, BoringSSL's timer is waited for.
+                self.repeat_by = None;
+                (self.context.timers.repeat_now)(stream.ssl_mut(), INITIAL_TIMEOUT)
+            } else {
+                (self.context.timers.handle_timeout)(stream.ssl_mut())
+            };
+        if alive {
+            let link = stream.get_mut();
+            if !link.outgoing.is_empty() {
+                self.repeats = self.repeats.saturating_add(1);
+                self.repeat_by = longest_wait(self.repeats, now);
+            }
             self.drive(now);
         } else {
             self.fail(DtlsFailure::Timeout);
@@ -218,6 +250,7 @@ impl DtlsTransport {
     /// Lets BoringSSL work on what came in.
     fn drive(&mut self, now: Instant) {
         (self.context.timers.set_now)(now);
+        let waiting = self.stream.as_ref().map(|stream| stream.get_ref().outgoing.len());
         let mut record = [0; MAX_RECORD];
         while let Some(stream) = &mut self.stream {
             // Reading goes on with the handshake as far as it can.
@@ -234,6 +267,11 @@ impl DtlsTransport {
                 Err(_) if self.state == DtlsState::Connected => self.peer_closed(),
                 Err(error) => self.fail(DtlsFailure::Handshake(error.to_string())),
             }
+        }
+        if self.stream.as_ref().map(|stream| stream.get_ref().outgoing.len()) > waiting {
+            // Something to answer came: what goes out now is the next flight.
+            self.repeats = 0;
+            self.repeat_by = longest_wait(0, now);
         }
         self.settle(now);
     }
@@ -312,6 +350,7 @@ impl DtlsTransport {
             self.give_up = None;
         }
         let repeat = (self.context.timers.timeout)(stream.ssl()).and_then(|left| now.checked_add(left));
+        let repeat = repeat.map(|at| self.repeat_by.map_or(at, |by| at.min(by)));
         self.deadline = repeat.into_iter().chain(self.give_up).min();
         self.stream = Some(stream);
     }
@@ -324,6 +363,11 @@ impl DtlsTransport {
             link.outgoing.shrink_to_fit();
         }
     }
+}
+
+/// Until when a flight waits that goes out at `now` after so many repeats.
+fn longest_wait(repeats: usize, now: Instant) -> Option<Instant> {
+    LONGEST_WAITS_MS.get(repeats).and_then(|&ms| now.checked_add(Duration::from_millis(ms)))
 }
 
 /// RFC 5764 section 4.2: client's key, server's key, client's salt, server's salt.

@@ -8,11 +8,15 @@
 //! and at [`RecvStream::next_timeout`], [`RecvStream::handle_timeout`], [`RecvStream::poll_nack`] and
 //! [`RecvStream::poll_event`] until it returns `None`.
 
+mod layers;
+mod packet;
 mod quality;
 
-use self::quality::{Jitter, LossReport};
+use self::layers::LayerRates;
+pub use self::packet::{Accepted, IncomingPacket, KeyFrameRequest, RecvEvent, SenderReportMapping, Verdict};
+use self::quality::{FrameRate, Jitter, LossReport};
 use super::{
-    BaseStats, NtpTime, ReportBlock, ScoreChange, StreamParams, StreamStats,
+    BaseStats, NtpTime, ReportBlock, StreamParams, StreamStats,
     nack::{self, NackGenerator, NackOutcome},
     placement::{Place, Placement},
     round_trip,
@@ -27,92 +31,6 @@ pub const INACTIVITY_TIMEOUT: Duration = Duration::from_millis(1500);
 pub const INACTIVITY_TIMEOUT_DTX: Duration = Duration::from_millis(5000);
 /// Window of the bit rates with discontinuous transmission.
 const DTX_RATE_WINDOW: Duration = Duration::from_millis(6000);
-
-/// What the stream has to know of a packet.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct IncomingPacket {
-    /// Sequence number; of a repaired packet, the original one.
-    pub seq: u16,
-    /// RTP timestamp.
-    pub timestamp: u32,
-    /// Bytes of the whole RTP packet, header and padding included, after decryption.
-    pub len: usize,
-    /// Bytes of payload, without padding; zero for a packet that only pads.
-    pub payload_len: usize,
-    /// Whether a key frame starts here.
-    pub key_frame: bool,
-    /// Spatial layer inside the stream (SVC).
-    pub spatial_layer: u8,
-    /// Temporal layer.
-    pub temporal_layer: u8,
-}
-
-/// What to do with a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// New: store and forward it.
-    Accepted(Accepted),
-    /// Received before.
-    Duplicate,
-    /// Too far behind the newest packet.
-    TooOld,
-    /// Its sequence number fits nowhere, or its payload type is not the repair stream's.
-    Invalid,
-}
-
-impl Verdict {
-    /// The place of an accepted packet.
-    #[must_use]
-    pub const fn accepted(self) -> Option<Accepted> {
-        match self {
-            Self::Accepted(accepted) => Some(accepted),
-            _ => None,
-        }
-    }
-}
-
-/// The place of an accepted packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Accepted {
-    /// Extended sequence number: never repeats in a stream, low 16 bits as sent; starts on turn one (at
-    /// 65,536 or above), as [`crate::sequence::SequenceExtender`] does.
-    pub seq: u64,
-    /// Whether no newer packet came before it.
-    pub newest: bool,
-    /// Whether it was repaired: brought by the repair stream, or by a retransmission that was asked for.
-    pub repaired: bool,
-    /// Whether the sender restarted its numbering with it.
-    pub restarted: bool,
-}
-
-/// What happened to the stream besides packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RecvEvent {
-    /// The score moved.
-    Score(ScoreChange),
-    /// So much is lost that only a key frame helps.
-    KeyFrameNeeded,
-}
-
-/// The feedback message with which to ask for a key frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyFrameRequest {
-    /// Picture loss indication (RFC 4585, section 6.3.1).
-    Pli,
-    /// Full intra request (RFC 5104, section 4.3.1) with its command sequence number.
-    Fir(u8),
-}
-
-/// A sender report as it was received.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SenderReportMapping {
-    /// The sender's wall clock.
-    pub ntp: NtpTime,
-    /// The same instant on the RTP timeline.
-    pub rtp_timestamp: u32,
-    /// When the report arrived.
-    pub received_at: Instant,
-}
 
 /// One incoming stream.
 #[derive(Clone, Debug)]
@@ -130,11 +48,11 @@ pub struct RecvStream {
     inactivity: Option<Inactivity>,
     paused: bool,
     key_frame_needed: bool,
-    /// Per spatial layer, then temporal layer.
-    layers: Box<[RateCounter]>,
+    layers: LayerRates,
     /// Packets that came by themselves, not through the repair stream.
     media_packets: u64,
     newest_timestamp: Option<u32>,
+    frame_rate: FrameRate,
     last_packet_at: Option<Instant>,
     stats: Counters,
 }
@@ -163,7 +81,6 @@ impl RecvStream {
         } else {
             (INACTIVITY_TIMEOUT, RateCounter::MEDIA)
         };
-        let layers = usize::from(params.spatial_layers.max(1)) * usize::from(params.temporal_layers.max(1));
         Self {
             placement: Placement::new(),
             nack: params.use_nack.then(|| NackGenerator::new(nack::DEFAULT_DELAY)),
@@ -181,9 +98,10 @@ impl RecvStream {
             }),
             paused: false,
             key_frame_needed: false,
-            layers: vec![RateCounter::new(window); layers].into_boxed_slice(),
+            layers: LayerRates::new(params.spatial_layers, params.temporal_layers, window),
             media_packets: 0,
             newest_timestamp: None,
+            frame_rate: FrameRate::default(),
             last_packet_at: None,
             stats: Counters::default(),
             params,
@@ -450,6 +368,12 @@ impl RecvStream {
         self.newest_timestamp
     }
 
+    /// Frames a second, of all temporal layers together, as their timestamps tell; `None` before the second one.
+    #[must_use]
+    pub fn frame_rate(&self) -> Option<f64> {
+        self.frame_rate.value(self.params.clock_rate)
+    }
+
     /// When the last packet was accepted.
     #[must_use]
     pub const fn last_packet_at(&self) -> Option<Instant> {
@@ -464,47 +388,24 @@ impl RecvStream {
 
     /// Bits per second of the whole stream.
     pub fn bitrate(&mut self, now: Instant) -> u64 {
-        self.layers.iter_mut().map(|rate| rate.bitrate(now)).sum()
+        self.layers.total(now)
     }
 
     /// Bits per second that a consumer of these layers gets: the lower spatial layers whole, and this one up
     /// to `temporal`. Zero when the layer itself does not flow or does not exist.
     pub fn layer_bitrate(&mut self, spatial: u8, temporal: u8, now: Instant) -> u64 {
-        let temporal_layers = self.params.temporal_layers.max(1);
-        if temporal >= temporal_layers {
-            return 0;
-        }
-        let index = usize::from(spatial) * usize::from(temporal_layers) + usize::from(temporal);
-        if self.layers.get_mut(index).is_none_or(|rate| rate.bitrate(now) == 0) {
-            return 0;
-        }
-        self.layers.iter_mut().take(index + 1).map(|rate| rate.bitrate(now)).sum()
+        self.layers.up_to(spatial, temporal, now)
     }
 
     /// Bits per second that a consumer gets who is sent these layers and no more: of each spatial layer from `lowest`
     /// to `spatial`, the temporal layers up to `temporal`. Zero when the uppermost of these does not flow.
     pub fn target_bitrate(&mut self, lowest: u8, spatial: u8, temporal: u8, now: Instant) -> u64 {
-        let temporal_layers = usize::from(self.params.temporal_layers.max(1));
-        let (lowest, spatial) = (usize::from(lowest), usize::from(spatial));
-        let count = usize::from(temporal) + 1;
-        let uppermost = spatial * temporal_layers + usize::from(temporal);
-        if count > temporal_layers || self.layers.get_mut(uppermost).is_none_or(|rate| rate.bitrate(now) == 0)
-        {
-            return 0;
-        }
-        let rows = self.layers.chunks_mut(temporal_layers).take(spatial + 1).skip(lowest);
-        rows.flat_map(|row| row.iter_mut().take(count)).map(|rate| rate.bitrate(now)).sum()
+        self.layers.target(lowest, spatial, temporal, now)
     }
 
     /// Bits per second of one spatial layer.
     pub fn spatial_layer_bitrate(&mut self, spatial: u8, now: Instant) -> u64 {
-        let temporal_layers = usize::from(self.params.temporal_layers.max(1));
-        self.layers
-            .iter_mut()
-            .skip(usize::from(spatial) * temporal_layers)
-            .take(temporal_layers)
-            .map(|rate| rate.bitrate(now))
-            .sum()
+        self.layers.spatial(spatial, now)
     }
 
     /// Everything that is reported.
@@ -525,8 +426,8 @@ impl RecvStream {
                 round_trip_time_ms: self.rtt.map_or(0.0, |rtt| rtt.as_secs_f32() * 1000.0),
                 score: self.score.current(),
             },
-            packet_count: self.layers.iter().map(RateCounter::total_packets).sum(),
-            byte_count: self.layers.iter().map(RateCounter::total_bytes).sum(),
+            packet_count: self.layers.packets(),
+            byte_count: self.layers.bytes(),
             bitrate: self.bitrate(now),
         }
     }
@@ -548,15 +449,11 @@ impl RecvStream {
     }
 
     fn count(&mut self, packet: &IncomingPacket, newest: bool, now: Instant) {
-        let temporal_layers = usize::from(self.params.temporal_layers.max(1));
-        let spatial_layers = usize::from(self.params.spatial_layers.max(1));
-        let spatial = usize::from(packet.spatial_layer).min(spatial_layers - 1);
-        let temporal = usize::from(packet.temporal_layer).min(temporal_layers - 1);
         let media_len = if packet.payload_len == 0 { 0 } else { packet.len };
-        self.layers[spatial * temporal_layers + temporal].add(media_len, now);
+        self.layers.add(packet.spatial_layer, packet.temporal_layer, media_len, now);
         self.last_packet_at = Some(now);
-        if newest {
-            self.newest_timestamp = Some(packet.timestamp);
+        if newest && let Some(before) = self.newest_timestamp.replace(packet.timestamp) {
+            self.frame_rate.add(packet.timestamp.wrapping_sub(before), self.params.clock_rate);
         }
         // Padding alone proves no media.
         if packet.payload_len == 0 {

@@ -11,6 +11,8 @@ use super::{
     score::{Interval, MAX_SCORE, Score},
     sent::{Lookup, SentMap, SentPacket},
 };
+use std::any::Any;
+
 use crate::{rate::RateCounter, rtcp::compact_delay};
 use std::time::{Duration, Instant};
 
@@ -57,16 +59,22 @@ pub struct Repeat {
 /// One outgoing stream.
 #[derive(Clone, Debug)]
 pub struct SendStream {
-    params: StreamParams,
     sent: Option<SentMap>,
-    /// Extended number of the next packet of the repair stream.
-    next_rtx_seq: u64,
     repeat_credit: u32,
-    repeats_refused: u64,
     rate: RateCounter,
     octets: u64,
     /// Newest timestamp and when it was sent.
     newest: Option<(u32, Instant)>,
+    /// What sending a packet does not look at, so that what it does lies close together.
+    rest: Box<Rest>,
+}
+
+#[derive(Clone, Debug)]
+struct Rest {
+    params: StreamParams,
+    /// Extended number of the next packet of the repair stream.
+    next_rtx_seq: u64,
+    repeats_refused: u64,
     rtt: Option<Duration>,
     packets_lost: i32,
     fraction_lost: u8,
@@ -98,39 +106,48 @@ impl SendStream {
     pub fn new(params: StreamParams, first_rtx_seq: u16, now: Instant) -> Self {
         Self {
             sent: params.use_nack.then(|| SentMap::new(SHORTEST_WINDOW, params.rtx.is_none(), now)),
-            next_rtx_seq: u64::from(first_rtx_seq),
             repeat_credit: INITIAL_REPEAT_CREDIT,
-            repeats_refused: 0,
             rate: RateCounter::new(RateCounter::MEDIA),
             octets: 0,
             newest: None,
-            rtt: None,
-            packets_lost: 0,
-            fraction_lost: 0,
-            jitter: 0,
-            score: Score::new(MAX_SCORE),
-            scored: Scored::default(),
-            receiver_reference_time: None,
-            packets_retransmitted: 0,
-            packets_repaired: 0,
-            nack_count: 0,
-            nack_packet_count: 0,
-            pli_count: 0,
-            fir_count: 0,
-            params,
+            rest: Box::new(Rest {
+                next_rtx_seq: u64::from(first_rtx_seq),
+                repeats_refused: 0,
+                rtt: None,
+                packets_lost: 0,
+                fraction_lost: 0,
+                jitter: 0,
+                score: Score::new(MAX_SCORE),
+                scored: Scored::default(),
+                receiver_reference_time: None,
+                packets_retransmitted: 0,
+                packets_repaired: 0,
+                nack_count: 0,
+                nack_packet_count: 0,
+                pli_count: 0,
+                fir_count: 0,
+                params,
+            }),
         }
     }
 
     /// What was negotiated.
     #[must_use]
-    pub const fn params(&self) -> &StreamParams {
-        &self.params
+    pub fn params(&self) -> &StreamParams {
+        &self.rest.params
     }
 
     /// Shows the memory that the next packet will be remembered in, so that it can be fetched ahead.
     pub fn show_next(&self, show: impl FnOnce(&[u8])) {
         if let Some(sent) = &self.sent {
             sent.show_next(show);
+        }
+    }
+
+    /// Shows what leads to that memory.
+    pub fn show_index<'s>(&'s self, show: impl FnOnce(&'s dyn Any)) {
+        if let Some(sent) = &self.sent {
+            sent.show_index(show);
         }
     }
 
@@ -166,60 +183,66 @@ impl SendStream {
         now: Instant,
         out: &mut Vec<Repeat>,
     ) {
-        self.nack_count += 1;
-        let rtt = self.rtt.unwrap_or(DEFAULT_RTT);
-        let first_wait = if self.fraction_lost < MUCH_LOST { rtt / 2 } else { rtt };
+        self.rest.nack_count += 1;
+        let rtt = self.rest.rtt.unwrap_or(DEFAULT_RTT);
+        let first_wait = if self.rest.fraction_lost < MUCH_LOST { rtt / 2 } else { rtt };
         let most = out.len().saturating_add(most);
         for seq in seqs {
-            self.nack_packet_count += 1;
+            self.rest.nack_packet_count += 1;
             let Some(sent) = &mut self.sent else { continue };
             if self.repeat_credit == 0 || out.len() >= most {
-                self.repeats_refused += 1;
+                self.rest.repeats_refused += 1;
                 continue;
             }
             match sent.request(seq, first_wait, rtt, now) {
                 Lookup::Repeat { packet, first } => {
                     self.repeat_credit -= 1;
-                    self.packets_retransmitted += 1;
-                    self.packets_repaired += u64::from(first);
-                    let rtx_seq = self.params.rtx.map(|_| self.take_rtx_seq());
+                    self.rest.packets_retransmitted += 1;
+                    self.rest.packets_repaired += u64::from(first);
+                    let rtx_seq = self.rest.params.rtx.map(|_| self.take_rtx_seq());
                     out.push(Repeat { packet, rtx_seq });
                 }
-                Lookup::Refused => self.repeats_refused += 1,
+                Lookup::Refused => self.rest.repeats_refused += 1,
                 Lookup::Unknown => {}
             }
         }
     }
 
     /// The next number of the repair stream, for what else goes out on it (probing, padding).
-    pub const fn take_rtx_seq(&mut self) -> u64 {
-        let seq = self.next_rtx_seq;
-        self.next_rtx_seq += 1;
+    pub fn take_rtx_seq(&mut self) -> u64 {
+        let seq = self.rest.next_rtx_seq;
+        self.rest.next_rtx_seq += 1;
         seq
     }
 
     /// Counts a key frame request of the receiver.
-    pub const fn on_key_frame_request(&mut self, request: KeyFrameRequest) {
+    pub fn on_key_frame_request(&mut self, request: KeyFrameRequest) {
         match request {
-            KeyFrameRequest::Pli => self.pli_count += 1,
-            KeyFrameRequest::Fir(_) => self.fir_count += 1,
+            KeyFrameRequest::Pli => self.rest.pli_count += 1,
+            KeyFrameRequest::Fir(_) => self.rest.fir_count += 1,
         }
     }
 
     /// The receiver's report block about this stream; `wall` is the wall clock that our sender reports carry.
     pub fn on_receiver_report(&mut self, block: &ReportBlock, wall: NtpTime, now: Instant) {
         if let Some(rtt) = round_trip(wall, block.last_sr, block.delay_since_last_sr) {
-            self.rtt = Some(rtt);
-            if let Some(sent) = &mut self.sent {
-                let longest = self.params.retransmission_window();
-                sent.set_window((rtt * WINDOW_ROUND_TRIPS).clamp(SHORTEST_WINDOW, longest));
-            }
+            self.rest.rtt = Some(rtt);
+            self.expect_round_trip(rtt);
         }
-        self.packets_lost = block.cumulative_lost;
-        self.fraction_lost = block.fraction_lost;
-        self.jitter = block.jitter;
-        if self.score.ends_interval(now) {
+        self.rest.packets_lost = block.cumulative_lost;
+        self.rest.fraction_lost = block.fraction_lost;
+        self.rest.jitter = block.jitter;
+        if self.rest.score.ends_interval(now) {
             self.update_score();
+        }
+    }
+
+    /// So long it takes at the moment until a request can come: behind a queue that has just grown, longer than the reports of
+    /// the receiver tell, of which the next one waits in that queue too.
+    pub fn expect_round_trip(&mut self, rtt: Duration) {
+        if let Some(sent) = &mut self.sent {
+            let longest = self.rest.params.retransmission_window();
+            sent.set_window((rtt * WINDOW_ROUND_TRIPS).clamp(SHORTEST_WINDOW, longest));
         }
     }
 
@@ -231,9 +254,9 @@ impl SendStream {
         if elapsed > MAX_SENDER_REPORT_AGE {
             return None;
         }
-        let ticks = elapsed.as_micros() as u64 * u64::from(self.params.clock_rate) / 1_000_000;
+        let ticks = elapsed.as_micros() as u64 * u64::from(self.rest.params.clock_rate) / 1_000_000;
         Some(SenderInfo {
-            ssrc: self.params.ssrc,
+            ssrc: self.rest.params.ssrc,
             ntp: wall,
             rtp_timestamp: timestamp.wrapping_add(ticks as u32),
             packet_count: self.rate.total_packets() as u32,
@@ -242,14 +265,14 @@ impl SendStream {
     }
 
     /// The receiver told its reference time (RFC 3611, section 4.4).
-    pub const fn on_receiver_reference_time(&mut self, ntp: NtpTime, now: Instant) {
-        self.receiver_reference_time = Some((ntp, now));
+    pub fn on_receiver_reference_time(&mut self, ntp: NtpTime, now: Instant) {
+        self.rest.receiver_reference_time = Some((ntp, now));
     }
 
     /// LRR and DLRR of our answer to it (RFC 3611, section 4.5).
     #[must_use]
     pub fn delay_since_last_rr(&self, now: Instant) -> Option<(u32, u32)> {
-        self.receiver_reference_time.map(|(ntp, received_at)| {
+        self.rest.receiver_reference_time.map(|(ntp, received_at)| {
             (ntp.compact(), compact_delay(now.saturating_duration_since(received_at)))
         })
     }
@@ -257,7 +280,7 @@ impl SendStream {
     /// The consumer is paused: what was sent is not repeated any more.
     pub fn pause(&mut self) {
         self.forget_sent();
-        self.jitter = 0;
+        self.rest.jitter = 0;
     }
 
     /// What was sent until now is not repeated any more: a key frame will make it needless.
@@ -269,31 +292,31 @@ impl SendStream {
 
     /// The score, 0 to 10.
     #[must_use]
-    pub const fn score(&self) -> u8 {
-        self.score.current()
+    pub fn score(&self) -> u8 {
+        self.rest.score.current()
     }
 
     /// The change of the score since the last call.
     pub fn poll_score_change(&mut self) -> Option<ScoreChange> {
-        self.score.take_change()
+        self.rest.score.take_change()
     }
 
     /// Round trip to the receiver.
     #[must_use]
-    pub const fn rtt(&self) -> Option<Duration> {
-        self.rtt
+    pub fn rtt(&self) -> Option<Duration> {
+        self.rest.rtt
     }
 
     /// Loss that the receiver reported last, in 1/256.
     #[must_use]
-    pub const fn fraction_lost(&self) -> u8 {
-        self.fraction_lost
+    pub fn fraction_lost(&self) -> u8 {
+        self.rest.fraction_lost
     }
 
     /// Requests for repeats that were refused for their number.
     #[must_use]
-    pub const fn repeats_refused(&self) -> u64 {
-        self.repeats_refused
+    pub fn repeats_refused(&self) -> u64 {
+        self.rest.repeats_refused
     }
 
     /// Bits per second, repeats not counted.
@@ -305,19 +328,19 @@ impl SendStream {
     pub fn stats(&mut self, now: Instant) -> StreamStats {
         StreamStats {
             base: BaseStats {
-                packets_lost: self.packets_lost,
-                fraction_lost: self.fraction_lost,
-                jitter: self.jitter,
+                packets_lost: self.rest.packets_lost,
+                fraction_lost: self.rest.fraction_lost,
+                jitter: self.rest.jitter,
                 packets_discarded: 0,
-                packets_retransmitted: self.packets_retransmitted,
-                packets_repaired: self.packets_repaired,
-                nack_count: self.nack_count,
-                nack_packet_count: self.nack_packet_count,
-                pli_count: self.pli_count,
-                fir_count: self.fir_count,
+                packets_retransmitted: self.rest.packets_retransmitted,
+                packets_repaired: self.rest.packets_repaired,
+                nack_count: self.rest.nack_count,
+                nack_packet_count: self.rest.nack_packet_count,
+                pli_count: self.rest.pli_count,
+                fir_count: self.rest.fir_count,
                 rtx_packets_discarded: 0,
-                round_trip_time_ms: self.rtt.map_or(0.0, |rtt| rtt.as_secs_f32() * 1000.0),
-                score: self.score.current(),
+                round_trip_time_ms: self.rest.rtt.map_or(0.0, |rtt| rtt.as_secs_f32() * 1000.0),
+                score: self.rest.score.current(),
             },
             packet_count: self.rate.total_packets(),
             byte_count: self.rate.total_bytes(),
@@ -335,14 +358,14 @@ impl SendStream {
     fn update_score(&mut self) {
         let total = Scored {
             sent: self.rate.total_packets(),
-            lost: u64::from(self.packets_lost.max(0).unsigned_abs()),
-            repaired: self.packets_repaired,
-            retransmitted: self.packets_retransmitted,
+            lost: u64::from(self.rest.packets_lost.max(0).unsigned_abs()),
+            repaired: self.rest.packets_repaired,
+            retransmitted: self.rest.packets_retransmitted,
         };
-        let last = std::mem::replace(&mut self.scored, total);
+        let last = std::mem::replace(&mut self.rest.scored, total);
         let sent = total.sent - last.sent;
         if sent == 0 {
-            self.score.push(MAX_SCORE);
+            self.rest.score.push(MAX_SCORE);
             return;
         }
         let lost = total.lost.saturating_sub(last.lost).min(sent);
@@ -352,7 +375,7 @@ impl SendStream {
             repaired: (total.repaired - last.repaired).min(lost),
             retransmitted: total.retransmitted - last.retransmitted,
         };
-        self.score.push(interval.score());
+        self.rest.score.push(interval.score());
     }
 }
 

@@ -6,6 +6,7 @@
 //! went out first: an AEAD must never see one nonce with two plaintexts.
 
 use arrayvec::ArrayVec;
+use std::any::Any;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -201,6 +202,14 @@ impl SentMap {
         });
         if let Some(entry) = next {
             show(std::slice::from_ref(&entry.state));
+        }
+    }
+
+    /// Shows what [`SentMap::show_next`] looks at.
+    pub fn show_index<'s>(&'s self, show: impl FnOnce(&'s dyn Any)) {
+        let (front, back) = self.blocks.as_slices();
+        if let Some(last) = back.last().or(front.last()) {
+            show(last);
         }
     }
 

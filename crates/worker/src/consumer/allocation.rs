@@ -39,6 +39,8 @@ pub type Ladder = ArrayVec<Rung, MAX_RUNGS>;
 /// Rungs of a spatial layer that lies above another one. Less than half of its frames a second are worse than all those of
 /// the one below it, and cost more.
 const RUNGS_ABOVE: usize = 2;
+/// And so are fewer frames a second than this.
+const LEAST_FRAME_RATE: f64 = 12.0;
 
 /// A stream above another one is measured for so long…
 const UNMEASURED: Duration = Duration::from_millis(500);
@@ -118,7 +120,14 @@ pub fn push_temporal_layers(
         }
     }
     if first > 0 {
-        let spared = ladder.len().saturating_sub(first).saturating_sub(RUNGS_ABOVE);
+        let above = ladder.len() - first;
+        let frames = stream.layer_frame_rates(spatial_in_stream, now);
+        let too_few =
+            |rung: &Rung| frames.is_some_and(|frames| frames.of(rung.layers.temporal) < LEAST_FRAME_RATE);
+        let rungs = ladder.get(first..).unwrap_or_default().iter().enumerate();
+        let spared = rungs
+            .take_while(|(place, rung)| place + 1 < above && (place + RUNGS_ABOVE < above || too_few(rung)));
+        let spared = spared.count();
         ladder.drain(first..first + spared);
     }
     if let Some(last) = ladder.get_mut(first..).and_then(<[Rung]>::last_mut) {
@@ -130,7 +139,28 @@ pub fn push_temporal_layers(
     }
 }
 
+/// Frames a second of temporal layers, of which each doubles them: so all encoders have it.
+#[derive(Debug, Clone, Copy)]
+struct FrameRates {
+    whole: f64,
+    top: i16,
+}
+
+impl FrameRates {
+    fn of(self, temporal: i16) -> f64 {
+        self.whole / f64::from(1_u16 << (self.top - temporal).clamp(0, 15))
+    }
+}
+
 impl ProducerStream {
+    /// The frames a second of a spatial layer's temporal layers, where any are measured.
+    fn layer_frame_rates(&mut self, spatial: u8, now: Instant) -> Option<FrameRates> {
+        let whole = self.recv.frame_rate()?;
+        let layers = self.recv.params().temporal_layers;
+        let top = (0..layers).rev().find(|temporal| self.layer_bitrate(spatial, *temporal, now) > 0)?;
+        Some(FrameRates { whole, top: top.into() })
+    }
+
     /// Bit/s of these layers with all that they need in every picture; of a stream that is younger than the window of its counters, what it will come to.
     pub fn layer_bitrate(&mut self, spatial: u8, temporal: u8, now: Instant) -> u64 {
         let lowest = match self.dependency {
@@ -176,29 +206,49 @@ const TEMPORAL_HOLD: Duration = Duration::from_secs(2);
 /// A Consumer's patience: who fell is not to climb at once, and who fell again right after climbing even less.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Patience {
-    held_until: Option<Instant>,
+    /// Until when it stays within its spatial layer…
+    stream_until: Option<Instant>,
+    /// …and until when below the temporal layer that it gave up.
+    temporal_until: Option<Instant>,
     hold: Option<Duration>,
+    /// When it climbed to another spatial layer and has not fallen since.
     climbed_at: Option<Instant>,
 }
 
+/// What a Consumer must not climb to yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Another spatial layer.
+    pub spatial: bool,
+    /// More of the one that it has.
+    pub temporal: bool,
+}
+
 impl Patience {
-    /// Whether it must not climb yet.
-    pub fn is_held(&self, now: Instant) -> bool {
-        self.held_until.is_some_and(|until| now < until)
+    /// What it must not climb to yet.
+    pub fn held(&self, now: Instant) -> Held {
+        let until = |until: Option<Instant>| until.is_some_and(|until| now < until);
+        Held { spatial: until(self.stream_until), temporal: until(self.temporal_until) }
     }
 
     /// It went from one rung to another because of bandwidth.
     pub fn moved(&mut self, from: Layers, to: Layers, now: Instant) {
-        let below = (to.spatial, to.temporal) < (from.spatial, from.temporal);
-        if !below {
-            self.climbed_at = Some(now);
+        if (to.spatial, to.temporal) >= (from.spatial, from.temporal) {
+            if to.spatial > from.spatial {
+                self.climbed_at = Some(now);
+            }
         } else if to.spatial == from.spatial {
-            self.held_until = self.held_until.max(Some(now + TEMPORAL_HOLD));
+            self.temporal_until = Some(now + TEMPORAL_HOLD);
         } else {
-            let lasted = self.climbed_at.is_none_or(|at| now.saturating_duration_since(at) >= LASTING);
-            let hold = self.hold.filter(|_| !lasted).map_or(HOLD, |hold| (hold * 2).min(MAX_HOLD));
+            // Who falls by two layers in two steps failed once.
+            let failed = self.climbed_at.take().map(|at| now.saturating_duration_since(at) < LASTING);
+            let hold = match (self.hold, failed) {
+                (Some(hold), Some(true)) => (hold * 2).min(MAX_HOLD),
+                (Some(hold), None) => hold,
+                _ => HOLD,
+            };
             self.hold = Some(hold);
-            self.held_until = Some(now + hold);
+            self.stream_until = Some(now + hold);
         }
     }
 }
@@ -214,8 +264,8 @@ pub struct Share {
     pub ladder: Ladder,
     /// The rung that it aims at now.
     pub current: Option<usize>,
-    /// Whether it must not go above that.
-    pub held: bool,
+    /// What above that it must not go to yet.
+    pub held: Held,
     /// The rung that it is given.
     pub rung: Option<usize>,
 }
@@ -268,7 +318,13 @@ impl Share {
 
     fn may_climb(&self) -> bool {
         let next = self.rung.map_or(0, |rung| rung + 1);
-        !self.held || self.current.is_some_and(|current| next <= current)
+        let Some(current) = self.current else {
+            // Nothing at all is shown: the base is not waited for, what lies above it is.
+            return next == 0 || !self.held.spatial;
+        };
+        let spatial = |rung: usize| self.ladder.get(rung).map(|rung| rung.layers.spatial);
+        next <= current
+            || if spatial(next) == spatial(current) { !self.held.temporal } else { !self.held.spatial }
     }
 }
 
@@ -337,7 +393,7 @@ mod tests {
             .map(|(kbps, spatial)| Rung { layers: Layers { spatial, temporal: 0 }, bitrate: kbps * 1000 })
             .collect();
         let consumer = crate::table::Index::from_usize(number);
-        Share { consumer, priority, ladder, current, held: false, rung: None }
+        Share { consumer, priority, ladder, current, held: Held::default(), rung: None }
     }
 
     fn rungs(shares: &[Share]) -> Vec<Option<usize>> {
@@ -389,7 +445,7 @@ mod tests {
     #[test]
     fn who_is_held_stays_and_is_not_probed_for() {
         let mut shares = [share(0, 1, &[100, 500], Some(0))];
-        shares[0].held = true;
+        shares[0].held = Held { spatial: true, temporal: false };
         let plan = allocate(&mut shares, 5_000_000);
         assert_eq!(rungs(&shares), [Some(0)]);
         assert_eq!(plan.next, 0);
@@ -404,6 +460,36 @@ mod tests {
     }
 
     #[test]
+    fn who_is_held_from_other_streams_gets_all_frames_of_the_one_he_has() {
+        let layers = [(0, 0), (0, 1), (0, 2), (1, 2)];
+        let mut shares = [share(0, 1, &[60, 90, 150, 500], Some(0))];
+        for (rung, (spatial, temporal)) in shares[0].ladder.iter_mut().zip(layers) {
+            rung.layers = Layers { spatial, temporal };
+        }
+        shares[0].held = Held { spatial: true, temporal: false };
+        allocate(&mut shares, 5_000_000);
+        assert_eq!(rungs(&shares), [Some(2)]);
+        shares[0].held = Held { spatial: false, temporal: true };
+        allocate(&mut shares, 5_000_000);
+        assert_eq!(rungs(&shares), [Some(0)]);
+        (shares[0].current, shares[0].held) = (None, Held { spatial: true, temporal: true });
+        allocate(&mut shares, 70_000);
+        assert_eq!(rungs(&shares), [Some(0)], "nothing at all is worse than a switch");
+    }
+
+    #[test]
+    fn a_fall_by_two_streams_in_two_steps_is_one_failure() {
+        let layers = |spatial| Layers { spatial, temporal: 0 };
+        let mut patience = Patience::default();
+        let now = Instant::now();
+        patience.moved(layers(0), layers(2), now);
+        let fell = now + Duration::from_secs(3);
+        patience.moved(layers(2), layers(1), fell);
+        patience.moved(layers(1), layers(0), fell);
+        assert!(!patience.held(fell + HOLD).spatial);
+    }
+
+    #[test]
     fn patience_grows_with_each_climb_that_did_not_last() {
         let (low, high) = (Layers { spatial: 0, temporal: 0 }, Layers { spatial: 1, temporal: 0 });
         let mut now = Instant::now();
@@ -414,7 +500,7 @@ mod tests {
             now += Duration::from_secs(3);
             patience.moved(high, low, now);
             let fell = now;
-            while patience.is_held(now) {
+            while patience.held(now).spatial {
                 now += Duration::from_secs(1);
             }
             holds.push((now - fell).as_secs());
@@ -423,6 +509,6 @@ mod tests {
         patience.moved(low, high, now);
         now += LASTING;
         patience.moved(high, low, now);
-        assert!(patience.is_held(now) && !patience.is_held(now + HOLD));
+        assert!(patience.held(now).spatial && !patience.held(now + HOLD).spatial);
     }
 }

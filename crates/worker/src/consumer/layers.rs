@@ -131,6 +131,8 @@ pub struct Simulcast {
     newest: Option<(u32, Instant)>,
     /// Whether the newest packet ended a frame.
     frame_ended: bool,
+    /// Whether it descends because the link carries no more.
+    gives_way: bool,
 }
 
 /// What a simulcast packet goes out with.
@@ -148,8 +150,10 @@ pub struct Step {
 const FRAME_MS: u64 = 33;
 
 /// A link that has become too narrow for what it is sent has a full queue. So long it may drain before a key frame is asked
-/// for, which would lose packets to it and have to wait for their repeats behind it.
-const DRAIN: Duration = Duration::from_millis(150);
+/// for, which would lose packets to it and have to wait for their repeats behind it; at least, and at most.
+const DRAIN: (Duration, Duration) = (Duration::from_millis(150), Duration::from_millis(800));
+/// So much of its stream's time a key frame takes in bits.
+const KEY_FRAME: Duration = Duration::from_millis(400);
 
 /// Sender reports that lie this far apart in time are not used together: one of the two streams stands still.
 const MAX_REPORT_DISTANCE_S: u64 = 60;
@@ -168,7 +172,13 @@ impl Simulcast {
             timestamp_offset: 0,
             newest: None,
             frame_ended: true,
+            gives_way: false,
         }
+    }
+
+    /// What it is sent has become too much for its link.
+    pub fn give_way(&mut self) {
+        self.gives_way = true;
     }
 
     /// Whether and how a packet goes out.
@@ -214,6 +224,10 @@ impl Simulcast {
         now: Instant,
     ) -> Option<Admission> {
         let clock_rate = stream.send.params().clock_rate;
+        if std::mem::take(&mut self.gives_way) && self.target.spatial < self.current.spatial {
+            // The queue is full: repeats of the larger pictures would keep those of the key frame out.
+            stream.send.forget_sent();
+        }
         self.timestamp_offset = self.align(incoming, streams, clock_rate, now);
         if let Some(rewriter) = &mut self.rewriter {
             rewriter.sync();
@@ -341,10 +355,15 @@ impl Worker {
         let simulcast = match &mut consumer.forwarding {
             Forwarding::Simulcast(simulcast) => simulcast,
             Forwarding::Svc(svc) => {
+                let has_left = target.spatial < svc.current().spatial
+                    && consumer.streams.iter().any(|stream| stream.sync_required);
                 let (needs_key_frame, producer) = (svc.aim(target), consumer.producer);
                 if target == Layers::NONE {
                     require_sync(&mut consumer.streams);
                     self.notify_consumer_layers(index);
+                } else if has_left {
+                    let at = now + self.drain(index, target, now);
+                    self.request_key_frame_at(producer, 0, at, now);
                 } else if needs_key_frame {
                     self.request_key_frame(producer, 0, now);
                 }
@@ -373,16 +392,35 @@ impl Worker {
             {
                 rewriter.set_target_temporal_layer(0);
             }
-            let (producer, encoding) = (consumer.producer, u8::try_from(target.spatial).unwrap_or(0));
             let has_left = target.spatial < simulcast.current.spatial
                 && consumer.streams.iter().any(|stream| stream.sync_required);
-            let at = if has_left { now + DRAIN } else { now };
+            let (producer, encoding) = (consumer.producer, u8::try_from(target.spatial).unwrap_or(0));
+            let at = if has_left { now + self.drain(index, target, now) } else { now };
             self.request_key_frame_at(producer, encoding, at, now);
         }
     }
 
-    /// Stops what is being forwarded of simulcast before the stream that is aimed at has begun: not even the least of it
-    /// fits the link any more, and the new one's key frame would have to wait behind it, and behind its repeats.
+    /// How long a full queue takes until it has room for the key frame of these layers.
+    fn drain(&mut self, index: ConsumerIdx, layers: Layers, now: Instant) -> Duration {
+        let consumer = &self.consumers[index];
+        let Some(bwe) = &self.transports[consumer.transport].bwe else { return DRAIN.0 };
+        let estimate = bwe.estimator.estimate().0.max(1);
+        let spatial = u8::try_from(layers.spatial).unwrap_or(0);
+        let producer = &mut self.producers[consumer.producer];
+        let bitrate = match consumer.forwarding {
+            Forwarding::Svc(_) => {
+                let temporal = u8::try_from(layers.temporal).unwrap_or(0);
+                producer.stream_mut(0).map(|stream| stream.layer_bitrate(spatial, temporal, now))
+            }
+            _ => producer.stream_mut(spatial).map(|stream| stream.bitrate(now)),
+        };
+        KEY_FRAME.mul_f64((bitrate.unwrap_or(0) as f64 / estimate as f64).min(10.0)).clamp(DRAIN.0, DRAIN.1)
+    }
+
+    /// Stops what is being forwarded before the lower stream or layer that is aimed at has begun with a key frame: not even
+    /// the least of it fits the link any more, and the key frame would have to wait behind it, and behind its repeats. Layers
+    /// that all pictures need one another for could go down at once; but of what was sent before, the queue has lost some by
+    /// then, and no later picture is decoded without its repeats.
     pub fn leave_stream(&mut self, index: ConsumerIdx) {
         let Some(consumer) = self.consumers.get_mut(index) else { return };
         require_sync(&mut consumer.streams);
@@ -465,6 +503,8 @@ impl Worker {
     pub fn consumer_started(&mut self, index: ConsumerIdx, now: Instant) {
         let consumer = &mut self.consumers[index];
         require_sync(&mut consumer.streams);
+        let transport = consumer.transport;
+        self.expect_reports(transport, now);
         self.request_consumer_key_frames(index, now);
         self.update_layers(index, now);
     }

@@ -174,9 +174,10 @@ impl Worker {
     /// The limits of what may be sent changed.
     pub fn limit_outgoing(&mut self, index: TransportIdx, now: Instant) {
         let transport = &mut self.transports[index];
+        let limits = transport.bitrates;
         let Some(bwe) = &mut transport.bwe else { return };
-        let least = transport.bitrates.min_outgoing.max(MIN_OUTGOING_BITRATE);
-        let most = Some(transport.bitrates.max_outgoing).filter(|most| *most != 0).unwrap_or(u64::MAX);
+        let least = limits.min_outgoing.max(MIN_OUTGOING_BITRATE);
+        let most = Some(limits.max_outgoing).filter(|most| *most != 0).unwrap_or(u64::MAX);
         bwe.estimator.set_limits(Bitrate(least), Bitrate(most), now);
         self.distribute_bitrate(index, now);
     }
@@ -228,7 +229,7 @@ impl Worker {
         let Some(bwe) = &mut transport.bwe else { return };
         let estimate = bwe.estimator.estimate().0;
         bwe.distributed = Some((now, estimate));
-        let mode = bwe.estimator.mode();
+        let (mode, round_trip) = (bwe.estimator.mode(), bwe.estimator.round_trip());
         let mut shares = std::mem::take(&mut self.scratch.shares);
         shares.clear();
         // What goes out whatever is decided.
@@ -239,9 +240,13 @@ impl Worker {
                 continue;
             }
             if consumer.is_adaptive() {
+                if let Some(round_trip) = round_trip {
+                    let streams = consumer.streams.iter_mut();
+                    streams.for_each(|stream| stream.send.expect_round_trip(round_trip));
+                }
                 let ladder = consumer.forwarding.ladder(&mut self.producers[consumer.producer].streams, now);
                 let current = Share::place(&ladder, consumer.forwarding.target());
-                let held = consumer.patience.is_held(now);
+                let held = consumer.patience.held(now);
                 shares.push(Share {
                     consumer: consumer_idx,
                     priority: consumer.priority,
@@ -264,7 +269,13 @@ impl Worker {
         for share in &shares {
             let (before, after) = (self.consumers[share.consumer].forwarding.target(), share.layers());
             if share.current.is_some() && share.rung != share.current {
-                self.consumers[share.consumer].patience.moved(before, after, now);
+                let consumer = &mut self.consumers[share.consumer];
+                consumer.patience.moved(before, after, now);
+                if let Forwarding::Simulcast(simulcast) = &mut consumer.forwarding
+                    && share.rung < share.current
+                {
+                    simulcast.give_way();
+                }
             }
             let left = estimate.saturating_sub(fixed + plan.spent) + share.bitrate();
             if self.is_left_behind(share.consumer, after, left, now) {
@@ -276,20 +287,24 @@ impl Worker {
         self.schedule_probation(index, now);
     }
 
-    /// Whether what a Consumer of simulcast is being forwarded lies above what it is to get, and even its base takes more
-    /// than is `left` for it.
+    /// Whether the stream or the spatial layer that a Consumer is being forwarded lies above what it is to get, and even its
+    /// base takes more than is `left` for it.
     fn is_left_behind(&mut self, index: ConsumerIdx, after: Layers, left: u64, now: Instant) -> bool {
         let consumer = &self.consumers[index];
         let current = consumer.forwarding.current();
-        let descends = matches!(consumer.forwarding, Forwarding::Simulcast(_))
-            && after != Layers::NONE
+        let descends = after != Layers::NONE
             && after.spatial < current.spatial
             && consumer.streams.iter().all(|stream| !stream.sync_required);
-        let Ok(encoding) = u8::try_from(current.spatial) else { return false };
+        let Ok(spatial) = u8::try_from(current.spatial) else { return false };
+        let (encoding, layer) = match consumer.forwarding {
+            Forwarding::Simulcast(_) => (spatial, 0),
+            Forwarding::Svc(_) => (0, spatial),
+            Forwarding::Simple | Forwarding::Pipe => return false,
+        };
         descends
             && self.producers[consumer.producer]
                 .stream_mut(encoding)
-                .is_some_and(|stream| stream.layer_bitrate(0, 0, now) > left)
+                .is_some_and(|stream| stream.layer_bitrate(layer, 0, now) > left)
     }
 
     fn schedule_probation(&mut self, index: TransportIdx, now: Instant) {
@@ -383,6 +398,7 @@ impl Worker {
         if !transport.traces.bwe {
             return;
         }
+        let (limits, initial) = (transport.bitrates, transport.options.initial_outgoing_bitrate);
         let Some(bwe) = &mut transport.bwe else { return };
         let estimate = bwe.estimator.estimate().0;
         let due = bwe.traced.is_none_or(|(at, before)| {
@@ -395,7 +411,7 @@ impl Worker {
             return;
         }
         bwe.traced = Some((now, estimate));
-        let unlimited = Some(transport.bitrates.max_outgoing).filter(|most| *most != 0);
+        let unlimited = Some(limits.max_outgoing).filter(|most| *most != 0);
         let info = wire::BweTraceInfo {
             bwe_type: match bwe.estimator.mode() {
                 BweMode::TransportWide => wire::BweType::TransportCc,
@@ -403,10 +419,9 @@ impl Worker {
             },
             desired_bitrate: bwe.plan.most,
             effective_desired_bitrate: bwe.plan.most,
-            min_bitrate: transport.bitrates.min_outgoing.max(MIN_OUTGOING_BITRATE),
-            max_bitrate: unlimited
-                .unwrap_or_else(|| bwe.plan.most.max(transport.options.initial_outgoing_bitrate)),
-            start_bitrate: transport.options.initial_outgoing_bitrate,
+            min_bitrate: limits.min_outgoing.max(MIN_OUTGOING_BITRATE),
+            max_bitrate: unlimited.unwrap_or_else(|| bwe.plan.most.max(initial)),
+            start_bitrate: initial,
             max_padding_bitrate: bwe.plan.next,
             available_bitrate: estimate,
         };

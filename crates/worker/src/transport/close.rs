@@ -33,6 +33,7 @@ impl Worker {
         let mut transport = Transport::new(id.clone(), router, kind, options, rtcp_timer);
         transport.sctp = sctp;
         self.transports.insert(transport);
+        self.relief.grown(self.transports.len());
         self.routers[router].transports.push(index);
         self.register(id, Handler::Transport(index));
         index
@@ -83,6 +84,7 @@ impl Worker {
         if let Some(router) = self.routers.get_mut(transport.router) {
             router.transports.retain(|other| *other != index);
         }
+        self.transport_gone(Instant::now());
     }
 
     /// Media can go out from now on.

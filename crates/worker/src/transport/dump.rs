@@ -109,24 +109,25 @@ impl Worker {
         let transport = &mut self.transports[index];
         let bitrates = transport.bitrates;
         let bwe = transport.bwe.as_mut().map(|bwe| bwe.stats(now));
-        let stats = &mut transport.stats;
+        let (bytes_sent, send_bitrate) = (transport.sent.total_bytes(), transport.sent.bitrate(now));
+        let media_sent = (transport.media_sent.total_bytes(), transport.media_sent.bitrate(now));
         let some = |bitrate: u64| Some(bitrate).filter(|bitrate| *bitrate != 0);
         wire::Stats {
             transport_id: transport.id.clone(),
             timestamp,
             sctp_state: transport.sctp.as_ref().map(|sctp| sctp.state()),
-            bytes_received: stats.recv.total_bytes(),
-            recv_bitrate: stats.recv.bitrate(now),
-            bytes_sent: stats.send.total_bytes(),
-            send_bitrate: stats.send.bitrate(now),
-            rtp_bytes_received: stats.rtp_recv.total_bytes(),
-            rtp_recv_bitrate: stats.rtp_recv.bitrate(now),
-            rtp_bytes_sent: stats.rtp_send.total_bytes(),
-            rtp_send_bitrate: stats.rtp_send.bitrate(now),
-            rtx_bytes_received: stats.rtx_recv.total_bytes(),
-            rtx_recv_bitrate: stats.rtx_recv.bitrate(now),
-            rtx_bytes_sent: stats.rtx_send.total_bytes(),
-            rtx_send_bitrate: stats.rtx_send.bitrate(now),
+            bytes_received: transport.stats.recv.total_bytes(),
+            recv_bitrate: transport.stats.recv.bitrate(now),
+            bytes_sent,
+            send_bitrate,
+            rtp_bytes_received: transport.stats.rtp_recv.total_bytes(),
+            rtp_recv_bitrate: transport.stats.rtp_recv.bitrate(now),
+            rtp_bytes_sent: media_sent.0,
+            rtp_send_bitrate: media_sent.1,
+            rtx_bytes_received: transport.stats.rtx_recv.total_bytes(),
+            rtx_recv_bitrate: transport.stats.rtx_recv.bitrate(now),
+            rtx_bytes_sent: transport.stats.rtx_send.total_bytes(),
+            rtx_send_bitrate: transport.stats.rtx_send.bitrate(now),
             probation_bytes_sent: bwe.map_or(0, |bwe| bwe.probation_bytes),
             probation_send_bitrate: bwe.map_or(0, |bwe| bwe.probation_bitrate),
             available_outgoing_bitrate: bwe.map(|bwe| bwe.available_bitrate),

@@ -7,6 +7,7 @@ use rtc::rtcp;
 use rtc::rtp::{Bitrate, RtpHeader, Ssrc};
 use rtc::twcc::TransportFeedbackGenerator;
 
+use super::TransportRest;
 use crate::table::{ProducerIdx, TransportIdx};
 use crate::timers::TimerKey;
 use crate::worker::{Timer, Worker};
@@ -71,11 +72,11 @@ impl Worker {
         packet: &[u8],
         now: Instant,
     ) {
-        let transport = &mut self.transports[index];
-        let Some(feedback) = &mut transport.feedback else { return };
+        let TransportRest { feedback, recv_extensions, .. } = &mut *self.transports[index];
+        let Some(feedback) = feedback else { return };
         let mut due = now + REMB_INTERVAL;
         if let Some(generator) = &mut feedback.transport_wide
-            && let Some(seq) = transport.recv_extensions.read_transport_wide_cc(header, packet)
+            && let Some(seq) = recv_extensions.read_transport_wide_cc(header, packet)
         {
             generator.record(seq, header.ssrc, now);
             due = generator.next_timeout().map_or(due, |timeout| timeout.min(due));
@@ -87,8 +88,9 @@ impl Worker {
     /// Sends the feedback that is due.
     pub fn send_transport_feedback(&mut self, index: TransportIdx, now: Instant) {
         let Some(transport) = self.transports.get_mut(index) else { return };
+        let connected = transport.connected;
         let Some(feedback) = &mut transport.feedback else { return };
-        if !transport.connected {
+        if !connected {
             if let Some(generator) = &mut feedback.transport_wide {
                 generator.reset();
             }

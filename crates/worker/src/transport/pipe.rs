@@ -110,7 +110,7 @@ impl Worker {
         let port = request.port.ok_or_else(|| RequestError::type_error("missing port"))?;
         transport.path = Some(Path { socket: pipe.entry.socket, remote: SocketAddr::new(ip, port) });
         transport.srtp = srtp.map(|mut srtp| {
-            srtp.recv = srtp.recv.with_max_ssrcs(MAX_SSRCS);
+            *srtp.recv = srtp.recv.with_max_ssrcs(MAX_SSRCS);
             srtp
         });
         Ok(wire::ConnectResponse { tuple: Box::new(entry_tuple(&self.sockets, &pipe.entry, transport.path)) })

@@ -111,10 +111,10 @@ impl Worker {
             TransportKind::Direct => false,
         };
         let wanted = !transport.data_producers.is_empty() || !transport.data_consumers.is_empty();
+        let wanted = wanted && transport.path.is_some();
         if let Some(sctp) = &mut transport.sctp
             && carried
             && wanted
-            && transport.path.is_some()
         {
             sctp.association.connect(now);
             self.touch_sctp(index);

@@ -14,7 +14,7 @@ pub struct Srtp {
     /// What we send.
     pub send: SrtpSender,
     /// What we receive.
-    pub recv: SrtpReceiver,
+    pub recv: Box<SrtpReceiver>,
 }
 
 /// Our side of SRTP whose keys travel in parameters.
@@ -61,7 +61,7 @@ impl LocalKey {
         let failed = |error| RequestError::error(format!("error creating SRTP session: {error}"));
         Ok(Srtp {
             send: SrtpSender::new(profile, local_key, local_salt).map_err(failed)?,
-            recv: SrtpReceiver::new(profile, remote_key, remote_salt).map_err(failed)?,
+            recv: Box::new(SrtpReceiver::new(profile, remote_key, remote_salt).map_err(failed)?),
         })
     }
 }

@@ -1,6 +1,7 @@
 //! Layers and the link: a whole worker in virtual time, a publisher of simulcast or of layers within one stream, and a
 //! subscriber behind a link that is throttled, loses, delays and reorders by seed.
 
+mod falls;
 mod source;
 mod viewer;
 
@@ -17,12 +18,14 @@ use worker_protocol::wire::request::{self, Method};
 use worker_protocol::wire::rtp_parameters::{self as rtp, MediaKind};
 use worker_protocol::wire::{notification, transport};
 
+use crate::forwarding::Call;
 use crate::harness::*;
-use source::{LAYERS, Sends, Source};
+use source::{Camera, LAYERS, Sends, Source};
 use viewer::Viewer;
 
-const FRAME: Duration = Duration::from_millis(33);
 const SINK: u32 = 222;
+/// Of a packet of somebody else's.
+const OTHERS_BYTES: usize = 1_200;
 
 struct Stage {
     harness: Harness,
@@ -35,6 +38,7 @@ struct Stage {
     receiver: TransportFeedbackGenerator,
     ids: ExtensionIds,
     source: Source,
+    camera: Camera,
     /// Key frames asked of it, and how long that takes to reach it and come back.
     asked: VecDeque<(Instant, u32)>,
     publisher_away: Duration,
@@ -45,6 +49,9 @@ struct Stage {
     switches: u32,
     padding: u64,
     media: u64,
+    /// Bit/s of somebody else's on the viewer's link.
+    others: u64,
+    next_of_others: Instant,
 }
 
 fn extension(uri: rtp::RtpHeaderExtensionUri, id: u8) -> rtp::RtpHeaderExtensionParameters {
@@ -53,23 +60,26 @@ fn extension(uri: rtp::RtpHeaderExtensionUri, id: u8) -> rtp::RtpHeaderExtension
 
 impl Stage {
     fn new(sends: Sends, there: LinkProfile, back: LinkProfile, seed: u64) -> Self {
-        Self::build(sends, there, back, seed, None)
+        Self::build(sends, Camera::USUAL, there, back, seed, None)
     }
 
-    /// With somebody who watches the camera's streams of VP8, over the link.
-    fn watched(there: LinkProfile, back: LinkProfile, seed: u64) -> Self {
-        Self::build(Sends::Simulcast, there, back, seed, Some(Viewer::new(SINK, Instant::now())))
+    /// With somebody who watches over the link.
+    fn watched(sends: Sends, camera: Camera, there: LinkProfile, back: LinkProfile, seed: u64) -> Self {
+        let viewer = Viewer::new(SINK, sends != Sends::Simulcast, Instant::now());
+        Self::build(sends, camera, there, back, seed, Some(viewer))
     }
 
-    fn build(sends: Sends, there: LinkProfile, back: LinkProfile, seed: u64, viewer: Option<Viewer>) -> Self {
+    fn build(
+        sends: Sends,
+        camera: Camera,
+        there: LinkProfile,
+        back: LinkProfile,
+        seed: u64,
+        viewer: Option<Viewer>,
+    ) -> Self {
         println!("seed {seed}");
-        let mut harness = Harness::new();
-        harness.router("router");
-        let (publisher, subscriber) = (socket(), socket());
-        let publisher_at = harness.plain_transport("router", "in", true);
-        let subscriber_at = harness.plain_transport("router", "out", false);
-        harness.connect_plain("out", subscriber.local_addr().unwrap());
-        harness.produce("in", "producer", MediaKind::Video, sends.parameters());
+        let Call { mut harness, publisher, publisher_at, subscriber, subscriber_at } = Call::new();
+        harness.produce("in", "producer", MediaKind::Video, sends.parameters(camera));
         let mut codec = sends.codec(97);
         codec.rtcp_feedback.as_mut().unwrap().push(feedback("transport-cc", ""));
         let mut sink = parameters(vec![codec], vec![encoding(SINK, None)]);
@@ -77,7 +87,11 @@ impl Stage {
             sink.codecs.push(rtx(98, 97));
             sink.encodings = vec![encoding(SINK, Some(SINK + 1))];
         }
-        sink.encodings[0].scalability_mode = Some(sends.consumed_mode().to_owned());
+        let mode = match camera.temporal_layers {
+            3 if sends == Sends::Simulcast => "L3T3",
+            _ => sends.consumed_mode(),
+        };
+        sink.encodings[0].scalability_mode = Some(mode.to_owned());
         sink.header_extensions = vec![
             extension(rtp::RtpHeaderExtensionUri::Mid, 1),
             extension(rtp::RtpHeaderExtensionUri::TransportWideCcDraft01, 5),
@@ -98,7 +112,8 @@ impl Stage {
             back: LossyLink::new(back, seed + 1),
             receiver: TransportFeedbackGenerator::new(Ssrc(0)),
             ids,
-            source: Source::new(sends, seed + 2),
+            source: Source::new(sends, camera, seed + 2),
+            camera,
             asked: VecDeque::new(),
             publisher_away: Duration::ZERO,
             viewer,
@@ -108,6 +123,8 @@ impl Stage {
             switches: 0,
             padding: 0,
             media: 0,
+            others: 0,
+            next_of_others: now,
         }
     }
 
@@ -115,10 +132,15 @@ impl Stage {
         let end = self.now + time;
         while self.now < end {
             if self.now >= self.next_frame {
-                self.next_frame += FRAME;
+                self.next_frame += self.camera.interval;
                 for packet in self.source.picture() {
                     self.publisher.send_to(&packet, self.publisher_at).unwrap();
                 }
+            }
+            if self.others > 0 && self.now >= self.next_of_others {
+                self.there.send_sized(Vec::new(), OTHERS_BYTES, self.now);
+                self.next_of_others +=
+                    Duration::from_secs(1).mul_f64(OTHERS_BYTES as f64 * 8.0 / self.others as f64);
             }
             self.harness.turn_at(self.now);
             while let Some(datagram) = receive(&self.publisher) {
@@ -139,6 +161,10 @@ impl Stage {
                 }
             }
             while let Some((at, packet)) = self.there.receive(self.now) {
+                if packet.is_empty() {
+                    // Not of ours.
+                    continue;
+                }
                 if is_rtcp(&packet) {
                     self.viewer.iter_mut().for_each(|viewer| viewer.receive_rtcp(&packet, at));
                     continue;
@@ -335,50 +361,4 @@ fn an_audience_that_never_reports_gets_what_was_assumed() {
     stage.run(Duration::from_secs(20));
     assert_eq!(stage.spatial, 1, "350 kbit/s fit into the 600 that are assumed, 1,500 do not");
     assert_eq!(stage.padding, 0, "nobody would answer a probe");
-}
-
-/// The picture of a viewer whose link falls from 3 Mbit/s to less, with a queue that is 640 ms long at 0.5 Mbit/s: how long
-/// it stands still at most while 20 s pass.
-fn still_after_a_fall(seed: u64, rate: u64) -> Duration {
-    let there = LinkProfile {
-        rate: 3_000_000,
-        queue_bytes: 40_000,
-        ..LinkProfile::perfect(Duration::from_millis(25))
-    };
-    let mut stage = Stage::watched(there, LinkProfile::perfect(there.delay), seed);
-    stage.publisher_away = there.delay * 2;
-    stage.until("start", 10, 2..=2);
-    stage.run(Duration::from_secs(8));
-    stage.there.set_profile(LinkProfile { rate, ..there });
-    let fell = stage.now;
-    stage.run(Duration::from_secs(20));
-    let viewer = stage.viewer.as_ref().expect("somebody watches");
-    let from = viewer.pictures.partition_point(|at| *at < fell).saturating_sub(1);
-    let gaps = viewer.pictures[from..].windows(2).map(|pair| pair[1] - pair[0]);
-    let longest = gaps.max().unwrap().max(stage.now - *viewer.pictures.last().unwrap());
-    let asked = viewer.key_frames_asked;
-    println!(
-        "seed {seed}: stands still for {} ms at most, {} of {} repeats came, {asked} key frames asked for",
-        longest.as_millis(),
-        viewer.repaired,
-        viewer.requested
-    );
-    longest
-}
-
-#[test]
-fn the_picture_does_not_stand_still_when_the_link_falls() {
-    for (rate, seeds) in [(500_000, 16), (800_000, 4), (1_200_000, 4)] {
-        for seed in 1..=seeds {
-            let still = still_after_a_fall(seed, rate);
-            assert!(still <= Duration::from_secs(1), "seed {seed}, {rate} bit/s: {} ms", still.as_millis());
-        }
-    }
-}
-
-/// It stood still for 3.2 s: repeats of the stream that was left kept the queue full, so that those of the lower one's key
-/// frame were lost ten times, and only the next key frame helped.
-#[test]
-fn repeats_of_the_stream_that_is_left_do_not_keep_the_lower_one_out() {
-    assert!(still_after_a_fall(13, 500_000) <= Duration::from_secs(1));
 }

@@ -9,21 +9,21 @@ use worker_protocol::wire::{consumer, notification};
 
 use crate::harness::*;
 
-const SOURCE: u32 = 111;
-const SINK: u32 = 222;
+pub(crate) const SOURCE: u32 = 111;
+pub(crate) const SINK: u32 = 222;
 const SINK_RTX: u32 = 333;
 
 /// A publisher and a subscriber, each with a plain transport.
-struct Call {
-    harness: Harness,
-    publisher: std::net::UdpSocket,
-    publisher_at: std::net::SocketAddr,
-    subscriber: std::net::UdpSocket,
-    subscriber_at: std::net::SocketAddr,
+pub(crate) struct Call {
+    pub(crate) harness: Harness,
+    pub(crate) publisher: std::net::UdpSocket,
+    pub(crate) publisher_at: std::net::SocketAddr,
+    pub(crate) subscriber: std::net::UdpSocket,
+    pub(crate) subscriber_at: std::net::SocketAddr,
 }
 
 impl Call {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut harness = Harness::new();
         harness.router("router");
         let (publisher, subscriber) = (socket(), socket());
@@ -33,16 +33,21 @@ impl Call {
         Self { harness, publisher, publisher_at, subscriber, subscriber_at }
     }
 
-    fn publish(&self, packet: &[u8]) {
+    pub(crate) fn publish(&self, packet: &[u8]) {
         self.publisher.send_to(packet, self.publisher_at).unwrap();
     }
 
-    fn next_rtp(&mut self) -> Vec<u8> {
+    /// Something of the subscriber's, RTCP mostly.
+    pub(crate) fn answer(&self, packet: &[u8]) {
+        self.subscriber.send_to(packet, self.subscriber_at).unwrap();
+    }
+
+    pub(crate) fn next_rtp(&mut self) -> Vec<u8> {
         let subscriber = self.subscriber.try_clone().unwrap();
         self.harness.wait("an RTP packet", |_| receive(&subscriber).filter(|datagram| !is_rtcp(datagram)))
     }
 
-    fn next_request(&mut self) -> u32 {
+    pub(crate) fn next_request(&mut self) -> u32 {
         let publisher = self.publisher.try_clone().unwrap();
         self.harness.wait("a PLI", |_| {
             let datagram = receive(&publisher)?;
@@ -53,10 +58,10 @@ impl Call {
         })
     }
 
-    fn nack(&mut self, seq: SeqNo) {
+    pub(crate) fn nack(&mut self, seq: SeqNo) {
         let mut rtcp = Vec::new();
         rtcp::write_nack(&mut rtcp, Ssrc(9), Ssrc(SINK), [seq]);
-        self.subscriber.send_to(&rtcp, self.subscriber_at).unwrap();
+        self.answer(&rtcp);
     }
 }
 

@@ -25,6 +25,8 @@ pub(crate) struct Harness {
     next_id: u32,
     /// Whether Producers number their packets in mediasoup's header extension.
     pub(crate) numbers_packets: bool,
+    /// Whether Consumers leave out packets that say no more than that silence goes on.
+    pub(crate) ignores_dtx: bool,
     pub(crate) notifications: Vec<notification::Notification>,
     responses: Vec<response::Response>,
     readable: Vec<worker::table::SocketIdx>,
@@ -45,6 +47,7 @@ impl Harness {
             decoder: Decoder::default(),
             next_id: 0,
             numbers_packets: false,
+            ignores_dtx: false,
             notifications: Vec::new(),
             responses: Vec::new(),
             readable: Vec::new(),
@@ -288,7 +291,7 @@ impl Harness {
                 .collect(),
             paused: false,
             preferred_layers: None,
-            ignore_dtx: false,
+            ignore_dtx: self.ignores_dtx,
         };
         let body = request::Body::TransportConsumeRequest(Box::new(body));
         self.try_request(Method::TransportConsume, transport, Some(body))

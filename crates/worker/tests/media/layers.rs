@@ -1,4 +1,5 @@
-//! Layered streams through a worker in this process, by what Chromium sent; and header extensions that a worker writes.
+//! Layered streams through a worker in this process, by what Chromium sent; and header extensions that a worker writes or
+//! passes on.
 
 use rtc::clock_offset::{ClockOffset, capture_time};
 use rtc::codec::vp9::Descriptor;
@@ -8,10 +9,9 @@ use worker_protocol::wire::request::{self, Method};
 use worker_protocol::wire::rtp_parameters::{self as rtp, MediaKind};
 use worker_protocol::wire::{consumer, response};
 
+use crate::forwarding::{Call, SINK, SOURCE};
 use crate::harness::*;
 
-const SOURCE: u32 = 111;
-const SINK: u32 = 222;
 const VP9_KEY: &str = include_str!("../../../rtc/src/codec/captures/vp9-l3t3-key.txt");
 
 fn vp9(payload_type: u8) -> rtp::RtpCodecParameters {
@@ -50,12 +50,7 @@ fn current_layers(harness: &mut Harness) -> (i16, i16) {
 #[test]
 fn a_consumer_of_key_only_layers_gets_one_of_them_without_gaps() {
     for (spatial, temporal) in [(0, 0), (0, 2), (1, 1), (2, 2)] {
-        let mut harness = Harness::new();
-        harness.router("router");
-        let (publisher, subscriber) = (socket(), socket());
-        let publisher_at = harness.plain_transport("router", "in", true);
-        harness.plain_transport("router", "out", false);
-        harness.connect_plain("out", subscriber.local_addr().unwrap());
+        let Call { mut harness, publisher, publisher_at, subscriber, .. } = Call::new();
         let source = parameters(vec![vp9(96)], vec![layered(SOURCE)]);
         harness.produce("in", "producer", MediaKind::Video, source);
         let sink = parameters(vec![vp9(97)], vec![layered(SINK)]);
@@ -100,13 +95,8 @@ fn a_consumer_of_key_only_layers_gets_one_of_them_without_gaps() {
 
 #[test]
 fn capture_time_and_packet_number_are_written_and_repeated_alike() {
-    let mut harness = Harness::new();
+    let Call { mut harness, publisher, publisher_at, subscriber, subscriber_at } = Call::new();
     harness.numbers_packets = true;
-    harness.router("router");
-    let (publisher, subscriber) = (socket(), socket());
-    let publisher_at = harness.plain_transport("router", "in", true);
-    let subscriber_at = harness.plain_transport("router", "out", false);
-    harness.connect_plain("out", subscriber.local_addr().unwrap());
     let extension = |uri, id| rtp::RtpHeaderExtensionParameters { uri, id, encrypt: false, parameters: None };
     let uris = [rtp::RtpHeaderExtensionUri::AbsCaptureTime, rtp::RtpHeaderExtensionUri::MediasoupPacketId];
     let mut source = parameters(vec![vp8(96)], vec![encoding(SOURCE, None)]);
@@ -141,4 +131,34 @@ fn capture_time_and_packet_number_are_written_and_repeated_alike() {
         assert_eq!(next(&mut harness), first, "a repeat is the same datagram");
     }
     assert_eq!(numbers[1], numbers[0].wrapping_add(1));
+}
+
+#[test]
+fn the_playout_delay_is_passed_on_under_the_receiver_s_id() {
+    let mut call = Call::new();
+    let extension = |id| rtp::RtpHeaderExtensionParameters {
+        uri: rtp::RtpHeaderExtensionUri::PlayoutDelay,
+        id,
+        encrypt: false,
+        parameters: None,
+    };
+    let mut source = parameters(vec![vp8(96)], vec![encoding(SOURCE, None)]);
+    source.header_extensions = vec![extension(3)];
+    call.harness.produce("in", "producer", MediaKind::Video, source);
+    let mut sink = parameters(vec![vp8(97)], vec![encoding(SINK, None)]);
+    sink.header_extensions = vec![extension(11)];
+    call.harness.consume("out", "consumer", "producer", MediaKind::Video, sink, 1);
+
+    // At least 100 ms, at most 800, in units of 10 ms and 12 bits each.
+    let bounds = [0x00, 0xa0, 0x50];
+    let plain = vp8_packet(SOURCE, 96, 1, 1000, 1, true);
+    let mut packet = plain[..12].to_vec();
+    packet[0] |= 0x10;
+    packet.extend_from_slice(&[0xbe, 0xde, 0, 1, 3 << 4 | 2]);
+    packet.extend_from_slice(&bounds);
+    packet.extend_from_slice(&plain[12..]);
+    call.publish(&packet);
+    let forwarded = call.next_rtp();
+    let header = RtpHeader::parse(&forwarded).unwrap();
+    assert_eq!(header.extension(&forwarded, 11), Some(bounds.as_slice()));
 }

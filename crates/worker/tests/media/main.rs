@@ -9,4 +9,7 @@ mod harness;
 mod hostile;
 mod identities;
 mod layers;
+mod reports;
+mod silence;
+mod traces;
 mod web_rtc;

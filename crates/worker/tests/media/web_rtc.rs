@@ -21,6 +21,7 @@ const TIMERS: DtlsTimers = DtlsTimers {
     set_now: net::dtls_timers::set_now,
     timeout: net::dtls_timers::timeout,
     handle_timeout: net::dtls_timers::handle_timeout,
+    repeat_now: net::dtls_timers::repeat_now,
 };
 
 /// The client's end of the path.

@@ -1,4 +1,4 @@
-//! Loss and jitter of an incoming stream, as receiver reports tell them (RFC 3550, section 6.4.1).
+//! Loss and jitter of an incoming stream, as receiver reports tell them (RFC 3550, section 6.4.1), and its frames a second.
 
 use std::time::Instant;
 
@@ -71,5 +71,48 @@ impl Jitter {
 
     pub(super) fn value(self) -> u32 {
         u32::try_from(self.scaled >> 4).unwrap_or(u32::MAX)
+    }
+}
+
+/// Frames a second, by their timestamps.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct FrameRate {
+    /// Mean distance of frames, in 1/8 of a timestamp unit; zero until there were two.
+    scaled: u32,
+}
+
+impl FrameRate {
+    /// A frame so many timestamp units after the one before it.
+    pub(super) fn add(&mut self, distance: u32, clock_rate: u32) {
+        // A pause is no distance of frames.
+        if distance == 0 || distance > clock_rate {
+            return;
+        }
+        self.scaled =
+            if self.scaled == 0 { distance << 3 } else { self.scaled - (self.scaled >> 3) + distance };
+    }
+
+    pub(super) fn value(self, clock_rate: u32) -> Option<f64> {
+        (self.scaled > 0).then(|| f64::from(clock_rate) * 8.0 / f64::from(self.scaled))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_a_second_are_those_of_the_timestamps_whatever_pauses() {
+        let mut rate = FrameRate::default();
+        assert_eq!(rate.value(90_000), None);
+        for distance in [3000, 3000, 0, 3000, 90_001, 3000] {
+            rate.add(distance, 90_000);
+        }
+        assert_eq!(rate.value(90_000), Some(30.0));
+        for _ in 0..40 {
+            rate.add(6000, 90_000);
+        }
+        let fps = rate.value(90_000).unwrap();
+        assert!((14.9..15.2).contains(&fps), "{fps}");
     }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::stream::RtxParams;
+use crate::stream::{RtxParams, ScoreChange};
 
 fn ms(value: u64) -> Duration {
     Duration::from_millis(value)

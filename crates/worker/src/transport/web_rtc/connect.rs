@@ -170,7 +170,7 @@ impl Worker {
             let send = SrtpSender::new(keys.profile, &keys.local_key, &keys.local_salt);
             let recv = SrtpReceiver::new(keys.profile, &keys.remote_key, &keys.remote_salt);
             match (send, recv) {
-                (Ok(send), Ok(recv)) => transport.srtp = Some(Srtp { send, recv }),
+                (Ok(send), Ok(recv)) => transport.srtp = Some(Srtp { send, recv: Box::new(recv) }),
                 (Err(error), _) | (_, Err(error)) => {
                     self.outbox.error(|| format!("SRTP cannot start: {error}"));
                     return;
@@ -199,7 +199,7 @@ impl Worker {
         while let Some(len) = web_rtc.dtls.poll_transmit(&mut datagram) {
             let (Some(path), Some(datagram)) = (transport.path, datagram.get(..len)) else { continue };
             self.sockets.send(path, datagram);
-            transport.stats.send.add(len, now);
+            transport.sent.add(len, now);
         }
     }
 }

@@ -1,6 +1,8 @@
 //! A camera as an encoder sends it: three streams of VP8, or three spatial layers of VP9 or AV1 in one; two temporal
 //! layers, of AV1 three; key frames on demand.
 
+use std::time::Duration;
+
 use testkit::random::Random;
 use worker_protocol::wire::rtp_parameters as rtp;
 
@@ -50,8 +52,12 @@ impl Sends {
         }
     }
 
-    pub(crate) fn parameters(self) -> rtp::RtpParameters {
-        let mode = if self == Self::Simulcast { "L1T2" } else { self.consumed_mode() };
+    pub(crate) fn parameters(self, camera: Camera) -> rtp::RtpParameters {
+        let mode = match (self, camera.temporal_layers) {
+            (Self::Simulcast, 2) => "L1T2",
+            (Self::Simulcast, _) => "L1T3",
+            _ => self.consumed_mode(),
+        };
         let encodings = (1..=self.streams()).map(|ssrc| rtp::RtpEncodingParameters {
             scalability_mode: Some(mode.to_owned()),
             ..encoding(ssrc, None)
@@ -69,9 +75,43 @@ impl Sends {
     }
 }
 
+/// What a camera's streams of VP8 are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Camera {
+    /// Bit/s of each.
+    pub(crate) rates: [u64; 3],
+    /// From a picture to the next.
+    pub(crate) interval: Duration,
+    /// Of each stream: two, each with half of the bits; or three as libwebrtc has them, with 40, 20 and 40%.
+    pub(crate) temporal_layers: u8,
+}
+
+impl Camera {
+    /// 30 pictures/s, two temporal layers.
+    pub(crate) const USUAL: Self =
+        Self { rates: LAYERS, interval: Duration::from_millis(33), temporal_layers: 2 };
+    /// As Chromium sends what the call page asks of it, on a machine with little to spare: L1T3, 15 pictures/s.
+    pub(crate) const CHROMIUM: Self = Self {
+        rates: [150_000, 500_000, 1_300_000],
+        interval: Duration::from_millis(67),
+        temporal_layers: 3,
+    };
+
+    /// The temporal layer of a picture, and its size relative to the mean.
+    fn temporal(self, picture: u32) -> (u8, f64) {
+        match (self.temporal_layers, picture % 4) {
+            (2, _) => (u8::from(picture.is_multiple_of(2)), 1.0),
+            (_, 0) => (0, 1.6),
+            (_, 2) => (1, 0.8),
+            _ => (2, 0.8),
+        }
+    }
+}
+
 /// The camera.
 pub(crate) struct Source {
     sends: Sends,
+    camera: Camera,
     random: Random,
     picture: u32,
     /// Pictures since the last key picture, by stream where there are several.
@@ -94,9 +134,10 @@ struct Frame {
 }
 
 impl Source {
-    pub(crate) fn new(sends: Sends, seed: u64) -> Self {
+    pub(crate) fn new(sends: Sends, camera: Camera, seed: u64) -> Self {
         Self {
             sends,
+            camera,
             random: Random::new(seed),
             picture: 0,
             since_key: [0; 3],
@@ -138,13 +179,14 @@ impl Source {
     /// By up to a third more or less than the mean; a key frame is some frames long.
     fn bytes(&mut self, bitrate: u64, key: bool) -> usize {
         let share = 667 + self.random.below(667);
-        (bitrate / 8 * 33 / 1000 * share / 1000) as usize * if key { 5 } else { 1 }
+        (bitrate / 8 * self.camera.interval.as_millis() as u64 / 1000 * share / 1000) as usize
+            * if key { 5 } else { 1 }
     }
 
     fn vp8(&mut self, stream: usize, key: bool, out: &mut Vec<Vec<u8>>) {
-        let temporal = if key { 0 } else { u8::from(self.picture.is_multiple_of(2)) };
-        self.base[stream] = self.base[stream].wrapping_add(1 - temporal);
-        let bytes = self.bytes(LAYERS[stream], key);
+        let (temporal, size) = if key { (0, 1.0) } else { self.camera.temporal(self.picture) };
+        self.base[stream] = self.base[stream].wrapping_add(u8::from(temporal == 0));
+        let bytes = (self.bytes(self.camera.rates[stream], key) as f64 * size) as usize;
         let [high, low] = (self.picture as u16).to_be_bytes();
         let base = self.base[stream];
         self.cut(Frame { stream, bytes, last: true }, out, |_, _| {
@@ -227,7 +269,9 @@ impl Source {
             let extended = if descriptor.is_empty() { 0x80 } else { 0x90 };
             let mut packet = vec![extended, marker | 96];
             packet.extend_from_slice(&self.sequence[frame.stream].to_be_bytes());
-            packet.extend_from_slice(&(self.picture * 2970).to_be_bytes());
+            packet.extend_from_slice(
+                &(self.picture * self.camera.interval.as_millis() as u32 * 90).to_be_bytes(),
+            );
             packet.extend_from_slice(&(frame.stream as u32 + 1).to_be_bytes());
             if !descriptor.is_empty() {
                 // RFC 8285 in its two-byte form, as the key picture's descriptor is longer than 16 bytes.

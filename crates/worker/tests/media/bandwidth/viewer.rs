@@ -1,10 +1,10 @@
-//! A viewer of VP8 as libwebrtc is one: asks for what is missing (its NackRequester's times), decodes what is whole and
+//! A viewer of VP8 or VP9 as libwebrtc is one: asks for what is missing (its NackRequester's times), decodes what is whole and
 //! has its base, asks for a key frame when nothing could be decoded for three seconds, and reports.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use rtc::codec::vp8::Descriptor;
+use rtc::codec::{vp8, vp9};
 use rtc::rtcp::{self, Packet, ReportBlock};
 use rtc::rtp::{RtpHeader, SeqNo, Ssrc, rtx};
 
@@ -18,12 +18,77 @@ const REQUEST_INTERVAL: Duration = Duration::from_millis(20);
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Pictures of VP9 remembered, for those that are predicted from them.
+const REMEMBERED: usize = 16;
+
 /// A packet of media, repaired or not.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Part {
     timestamp: u32,
     descriptor: Descriptor,
     marker: bool,
+}
+
+#[derive(Clone)]
+enum Descriptor {
+    Vp8(vp8::Descriptor),
+    Vp9(vp9::Descriptor),
+}
+
+/// What a frame needs: its base, or the pictures and layers that it is predicted from.
+#[derive(Default)]
+struct Decoded {
+    /// The last packet of the newest.
+    last: Option<u64>,
+    /// TL0PICIDX of VP8's newest.
+    base: Option<u8>,
+    /// Picture and spatial layer of VP9's latest frames.
+    frames: VecDeque<(u16, u8)>,
+}
+
+impl Decoded {
+    /// Whether the picture in these packets can be decoded. If so, it is.
+    fn decode(&mut self, picture: &[(u64, Part)]) -> bool {
+        match &picture[0].1.descriptor {
+            Descriptor::Vp8(first) => {
+                let base = first.tl0_picture_index.expect("a base");
+                let due = self.base.map(|decoded| match first.temporal_layer() {
+                    0 => decoded.wrapping_add(1),
+                    _ => decoded,
+                });
+                if !first.key_frame && due != Some(base) {
+                    return false;
+                }
+                self.base = Some(base);
+            }
+            Descriptor::Vp9(_) => {
+                let kept = self.frames.len();
+                for (_, part) in picture {
+                    let Descriptor::Vp9(frame) = &part.descriptor else { panic!("another codec") };
+                    if frame.start && !self.decode_vp9(frame) {
+                        self.frames.truncate(kept);
+                        return false;
+                    }
+                }
+                self.frames.drain(..self.frames.len().saturating_sub(REMEMBERED * 3));
+            }
+        }
+        self.last = picture.last().map(|(index, _)| *index);
+        true
+    }
+
+    /// One layer's frame: it needs those before it, and the layer below where it says so.
+    fn decode_vp9(&mut self, frame: &vp9::Descriptor) -> bool {
+        let picture = frame.picture_id.expect("numbered");
+        let layers = frame.layers.expect("layers");
+        let below = !layers.inter_layer_dependency || self.frames.contains(&(picture, layers.spatial - 1));
+        let before = frame.reference_diffs.iter().all(|diff| {
+            let number = picture.wrapping_sub(u16::from(*diff)) & 0x7fff;
+            self.frames.contains(&(number, layers.spatial))
+        });
+        self.frames.push_back((picture, layers.spatial));
+        below && before
+    }
 }
 
 /// Packets of one stream with a repair stream, whose SSRC is the next.
@@ -32,8 +97,8 @@ pub(crate) struct Viewer {
     newest: Option<u64>,
     parts: BTreeMap<u64, Part>,
     missing: BTreeMap<u64, (Instant, u32)>,
-    /// The last number of the newest frame decoded, its TL0PICIDX.
-    decoded: Option<(u64, u8)>,
+    vp9: bool,
+    decoded: Decoded,
     /// When frames were decoded.
     pub(crate) pictures: Vec<Instant>,
     pub(crate) key_frames_asked: u32,
@@ -49,14 +114,29 @@ pub(crate) struct Viewer {
     received: u64,
 }
 
+impl Part {
+    /// Whether a picture begins with it. `ended`: whether the packet before it, where that came, was the last of one.
+    fn begins_picture(&self, ended: Option<bool>) -> bool {
+        match &self.descriptor {
+            Descriptor::Vp8(descriptor) => descriptor.start && descriptor.partition == 0,
+            // Which layer is a picture's lowest is the sender's choice, but for one that needs nothing.
+            Descriptor::Vp9(frame) => {
+                let lowest = frame.layers.is_some_and(|layers| layers.spatial == 0);
+                frame.start && ended.unwrap_or(lowest && !frame.inter_predicted)
+            }
+        }
+    }
+}
+
 impl Viewer {
-    pub(crate) fn new(ssrc: u32, now: Instant) -> Self {
+    pub(crate) fn new(ssrc: u32, vp9: bool, now: Instant) -> Self {
         Self {
             ssrc,
             newest: None,
             parts: BTreeMap::new(),
             missing: BTreeMap::new(),
-            decoded: None,
+            vp9,
+            decoded: Decoded::default(),
             pictures: Vec::new(),
             key_frames_asked: 0,
             repaired: 0,
@@ -93,10 +173,14 @@ impl Viewer {
         }
         self.newest = Some(newest.max(index));
         self.missing.remove(&index);
-        if self.decoded.is_some_and(|(decoded, _)| index <= decoded) {
+        if self.decoded.last.is_some_and(|last| index <= last) {
             return;
         }
-        let descriptor = Descriptor::parse(payload).expect("VP8");
+        let descriptor = if self.vp9 {
+            Descriptor::Vp9(vp9::Descriptor::parse(payload).expect("VP9"))
+        } else {
+            Descriptor::Vp8(vp8::Descriptor::parse(payload).expect("VP8"))
+        };
         self.parts.insert(index, Part { timestamp: header.timestamp, descriptor, marker: header.marker });
         while self.decode(now) {}
     }
@@ -112,45 +196,37 @@ impl Viewer {
         }
     }
 
-    /// Decodes the first frame that is whole and has its base.
+    /// Decodes the first picture that is whole and has what it is predicted from.
     fn decode(&mut self, now: Instant) -> bool {
-        let mut start = None;
-        let mut before = None;
-        let mut found = None;
+        let mut picture: Vec<(u64, Part)> = Vec::new();
+        let mut found = false;
+        let mut decoded = std::mem::take(&mut self.decoded);
+        let mut before = decoded.last.map(|last| (last, true));
         for (&index, part) in &self.parts {
-            if part.descriptor.start && part.descriptor.partition == 0 {
-                start = Some((index, *part));
-            } else if before != Some(index - 1) {
-                start = None;
+            let follows = before.filter(|(before, _)| *before == index - 1);
+            if part.begins_picture(follows.map(|(_, ended)| ended)) {
+                picture.clear();
+                picture.push((index, part.clone()));
+            } else if follows.is_some() && !picture.is_empty() {
+                picture.push((index, part.clone()));
+            } else {
+                picture.clear();
             }
-            before = Some(index);
-            if let Some((_, first)) = start
-                && part.marker
-                && first.timestamp == part.timestamp
-            {
-                if self.is_decodable(&first.descriptor) {
-                    found = Some((index, first.descriptor));
-                    break;
-                }
-                start = None;
+            before = Some((index, part.marker));
+            let whole =
+                part.marker && picture.first().is_some_and(|(_, first)| first.timestamp == part.timestamp);
+            if whole && decoded.decode(&picture) {
+                found = true;
+                break;
             }
         }
-        let Some((last, descriptor)) = found else { return false };
-        self.decoded = Some((last, descriptor.tl0_picture_index.expect("a base")));
+        self.decoded = decoded;
+        let Some(last) = self.decoded.last.filter(|_| found) else { return false };
         self.parts = self.parts.split_off(&(last + 1));
         self.missing = self.missing.split_off(&last);
         self.pictures.push(now);
         self.waits_since = now;
         true
-    }
-
-    fn is_decodable(&self, first: &Descriptor) -> bool {
-        let base = first.tl0_picture_index.expect("a base");
-        first.key_frame
-            || self.decoded.is_some_and(|(_, decoded)| match first.temporal_layer() {
-                0 => base == decoded.wrapping_add(1),
-                _ => base == decoded,
-            })
     }
 
     /// RTCP that is to be sent now.
