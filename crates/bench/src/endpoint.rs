@@ -47,6 +47,7 @@ impl Identity {
             set_now: dtls_timers::set_now,
             timeout: dtls_timers::timeout,
             handle_timeout: dtls_timers::handle_timeout,
+            repeat_now: dtls_timers::repeat_now,
         };
         let context = DtlsContext::with_profiles(&certificate, timers, DtlsVersions::All, profiles)?;
         let fingerprints = certificate.fingerprints();

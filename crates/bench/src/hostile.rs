@@ -208,10 +208,10 @@ async fn find_ports(url: &str, workers: usize, identity: &Identity) -> Result<Ve
     let mut probes = Vec::new();
     for i in 0..workers * PROBES_PER_WORKER {
         let url = format!("{url}?roomId=hostile-probe-{i}&peerId=probe");
-        let (mut session, incoming) = Protoo::connect(&url).await?;
-        let remote = peer::open_transport(&mut session, true).await?;
+        let (session, incoming) = Protoo::connect(&url).await?;
+        let remote = peer::open_transport(&session.asker(), true).await?;
         if seen.insert(remote.address) {
-            peer::connect_transport(&mut session, identity, &remote.id).await?;
+            peer::connect_transport(&session.asker(), identity, &remote.id).await?;
             probes.push(Probe { remote, _session: session, _incoming: incoming });
         } else {
             session.close().await;
@@ -241,10 +241,10 @@ async fn vandalize(url: &str, identity: &Arc<Identity>, seed: u64, end: Instant)
     let mut count = 0;
     while Instant::now() < end {
         let url = format!("{url}?roomId=hostile-handshakes&peerId=vandal");
-        let (mut session, _incoming) = Protoo::connect(&url).await?;
+        let (session, _incoming) = Protoo::connect(&url).await?;
         for sends in [true, false] {
-            let remote = peer::open_transport(&mut session, sends).await?;
-            peer::connect_transport(&mut session, identity, &remote.id).await?;
+            let remote = peer::open_transport(&session.asker(), sends).await?;
+            peer::connect_transport(&session.asker(), identity, &remote.id).await?;
             let identity = Arc::clone(identity);
             let mut mutator = Mutator::new(seed + count as u64);
             spawn_blocking(move || insider::vandalized_handshake(&identity, &remote, &mut mutator)).await??;
@@ -270,8 +270,8 @@ impl Intruder {
         let (mut protoo, mut incoming) = Protoo::connect(&url).await?;
         let mut parties = Vec::new();
         for sends in [true, false] {
-            let remote = peer::open_transport(&mut protoo, sends).await?;
-            peer::connect_transport(&mut protoo, identity, &remote.id).await?;
+            let remote = peer::open_transport(&protoo.asker(), sends).await?;
+            peer::connect_transport(&protoo.asker(), identity, &remote.id).await?;
             let identity = Arc::clone(identity);
             parties.push(
                 spawn_blocking(move || {

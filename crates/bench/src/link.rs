@@ -1,17 +1,17 @@
 //! One synthetic transport as a tokio task: a UDP socket, an [`Endpoint`], and the streams it sends.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use tokio::net::UdpSocket;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::endpoint::{Endpoint, Identity};
-use crate::peer::Streams;
+use crate::reception::Reception;
 use crate::router::RemoteTransport;
 use crate::source::Source;
 
@@ -22,9 +22,9 @@ const MAX_DATAGRAM: usize = 2_048;
 #[derive(Debug)]
 pub struct Link {
     transport_id: String,
+    remote: SocketAddr,
     connected: watch::Receiver<bool>,
-    sources: mpsc::Sender<Source>,
-    progress: Arc<Notify>,
+    sources: mpsc::Sender<(Source, Instant)>,
     key_frame_requests: Arc<AtomicU64>,
     task: JoinHandle<Result<()>>,
 }
@@ -34,7 +34,11 @@ impl Link {
     ///
     /// # Errors
     /// Where no socket can be bound.
-    pub async fn open(identity: &Arc<Identity>, remote: &RemoteTransport, streams: Streams) -> Result<Self> {
+    pub async fn open(
+        identity: &Arc<Identity>,
+        remote: &RemoteTransport,
+        reception: Arc<Reception>,
+    ) -> Result<Self> {
         let local = match remote.address.ip() {
             ip if ip.is_loopback() => ip,
             IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -44,23 +48,27 @@ impl Link {
         let endpoint = Endpoint::new(identity, remote, Instant::now())?;
         let (connected_sender, connected) = watch::channel(false);
         let (sources, source_queue) = mpsc::channel(4);
-        let progress = Arc::new(Notify::new());
         let key_frame_requests = Arc::new(AtomicU64::new(0));
         let driver = Driver {
             key_frame_requests: Arc::clone(&key_frame_requests),
             socket,
             endpoint,
-            streams,
-            progress: Arc::clone(&progress),
+            reception,
             connected: connected_sender,
         };
         let task = tokio::spawn(driver.run(source_queue));
-        Ok(Self { transport_id: remote.id.clone(), connected, sources, progress, key_frame_requests, task })
+        let (transport_id, remote) = (remote.id.clone(), remote.address);
+        Ok(Self { transport_id, remote, connected, sources, key_frame_requests, task })
     }
 
     /// The server's id of this transport.
     pub fn transport_id(&self) -> &str {
         &self.transport_id
+    }
+
+    /// The server's end.
+    pub fn remote(&self) -> SocketAddr {
+        self.remote
     }
 
     /// Waits for ICE and DTLS.
@@ -81,22 +89,16 @@ impl Link {
         self.key_frame_requests.load(Ordering::Relaxed)
     }
 
-    /// Starts to send a stream.
+    /// Sends a stream, whose frames are due from `begun` on.
     ///
     /// # Errors
     /// Where the transport has failed.
-    pub async fn add_source(&self, source: Source) -> Result<()> {
+    pub async fn add_source(&self, source: Source, begun: Instant) -> Result<()> {
         self.sources
-            .send(source)
+            .send((source, begun))
             .await
             .ok()
             .with_context(|| format!("transport {} failed", self.transport_id))
-    }
-
-    /// Completes when something more was received than at the time of the call.
-    pub fn progress(&self) -> impl Future<Output = ()> + use<> {
-        let progress = Arc::clone(&self.progress);
-        async move { progress.notified().await }
     }
 }
 
@@ -109,14 +111,13 @@ impl Drop for Link {
 struct Driver {
     socket: UdpSocket,
     endpoint: Endpoint,
-    streams: Streams,
-    progress: Arc<Notify>,
+    reception: Arc<Reception>,
     key_frame_requests: Arc<AtomicU64>,
     connected: watch::Sender<bool>,
 }
 
 impl Driver {
-    async fn run(mut self, mut queue: mpsc::Receiver<Source>) -> Result<()> {
+    async fn run(mut self, mut queue: mpsc::Receiver<(Source, Instant)>) -> Result<()> {
         let mut sources: Vec<(Source, Instant)> = Vec::new();
         let mut buffer = vec![0; MAX_DATAGRAM];
         loop {
@@ -136,7 +137,7 @@ impl Driver {
                 }
                 () = tokio::time::sleep_until(wake.into()) => self.wake(&mut sources).await?,
                 source = queue.recv() => match source {
-                    Some(source) => sources.push((source, Instant::now())),
+                    Some(source) => sources.push(source),
                     None => return Ok(()),
                 },
             }
@@ -144,15 +145,14 @@ impl Driver {
     }
 
     fn receive(&mut self, datagram: &mut [u8]) {
-        let streams = &self.streams;
+        let reception = &self.reception;
         let mut heard = false;
         self.endpoint.handle_datagram(Instant::now(), datagram, |rtp| {
-            let mut streams = streams.lock().expect("no one panics while holding this lock");
-            streams.entry(rtp.ssrc).or_default().note(rtp.payload);
+            reception.received(rtp.ssrc, rtp.payload);
             heard = true;
         });
         if heard {
-            self.progress.notify_waiters();
+            self.reception.progressed();
         }
         self.key_frame_requests.store(self.endpoint.key_frame_request_count(), Ordering::Relaxed);
         let connected = self.endpoint.profile().is_some();

@@ -51,8 +51,8 @@ pub async fn run(options: &Options) -> Result<Recording> {
     let url = format!("{}?roomId={}&peerId=recorder", options.url, options.room);
     let (mut protoo, mut incoming) = Protoo::connect(&url).await?;
     protoo.request("getRouterRtpCapabilities", json!({})).await?;
-    let remote = open_transport(&mut protoo, false).await?;
-    connect_transport(&mut protoo, &identity, &remote.id).await?;
+    let remote = open_transport(&protoo.asker(), false).await?;
+    connect_transport(&protoo.asker(), &identity, &remote.id).await?;
     let mut client = tokio::task::spawn_blocking(move || connect(&identity, &remote))
         .await
         .context("the connecting thread panicked")??;

@@ -110,6 +110,8 @@ pub struct Source {
     payload_type: u8,
     mid: Option<(u8, String)>,
     next_index: u64,
+    /// Running numbers are ahead of packet indices by so many.
+    ahead: u64,
     frame: u64,
     timestamp: u32,
     key_frame_due: bool,
@@ -127,6 +129,15 @@ impl Source {
         Self::of(Pattern::Recorded(recording), Media::Video, ssrc, payload_type, None)
     }
 
+    /// The stream that began so long ago, sent once more from its next frame on under another SSRC: the same numbers at the same
+    /// times, beginning with a key frame.
+    pub fn again(shape: Shape, ssrc: u32, payload_type: u8, begun_for: Duration) -> Self {
+        let frame = (begun_for.as_secs_f64() * f64::from(shape.frames_per_second)).ceil() as u64;
+        let ahead = frame * u64::from(shape.packets_per_frame);
+        let timestamp = (frame as u32).wrapping_mul(shape.ticks_per_frame());
+        Self { ahead, frame, timestamp, ..Self::new(shape, ssrc, payload_type, None) }
+    }
+
     fn of(pattern: Pattern, media: Media, ssrc: u32, payload_type: u8, mid: Option<(u8, String)>) -> Self {
         Self {
             pattern,
@@ -135,6 +146,7 @@ impl Source {
             payload_type,
             mid,
             next_index: 1,
+            ahead: 0,
             frame: 0,
             timestamp: 0,
             key_frame_due: true,
@@ -220,7 +232,7 @@ impl Source {
         };
         let length = payload_bytes.max(FILL_OFFSET);
         payload.resize(NUMBER_OFFSET, 0);
-        payload.extend_from_slice(&index.to_be_bytes());
+        payload.extend_from_slice(&(self.ahead + index).to_be_bytes());
         payload.resize(LENGTH_OFFSET, 0);
         payload.extend_from_slice(&(length as u16).to_be_bytes());
         payload.resize(length, FILL);
@@ -304,6 +316,13 @@ impl StreamCheck {
         self.missing = self.missing_numbers.len() as u64;
     }
 
+    /// Takes note of one decrypted payload that came another way as well: it counts only where it was missing.
+    pub fn fill(&mut self, payload: &[u8]) {
+        if number(payload).is_some_and(|number| self.missing_numbers.contains(&number)) {
+            self.note(payload);
+        }
+    }
+
     /// The highest running number seen.
     pub fn highest(&self) -> u64 {
         self.highest
@@ -353,6 +372,24 @@ mod tests {
         let mut check = StreamCheck::default();
         check.note(&payload);
         assert_eq!((check.received, check.damaged), (0, 1));
+    }
+
+    #[test]
+    fn a_stream_that_is_sent_again_has_the_same_numbers_at_the_same_times() {
+        for shape in [Shape::VIDEO, Shape::AUDIO] {
+            let mut source = Source::new(shape, 1, 100, None);
+            let numbers = |source: &mut Source| -> Vec<_> {
+                source.frame().iter().map(|packet| number(&packet.payload)).collect()
+            };
+            (0..7).for_each(|_| drop(source.frame()));
+            let just_before = source.due() - Duration::from_millis(1);
+            let mut again = Source::again(shape, 2, 100, just_before);
+            assert_eq!(again.due(), source.due());
+            assert_eq!(numbers(&mut again), numbers(&mut source));
+            let [first, other] = [again.frame().remove(0), source.frame().remove(0)];
+            assert_eq!(first.header[4..8], other.header[4..8], "the same time");
+            assert_eq!(first.index, u64::from(shape.packets_per_frame) + 1, "a stream of its own");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! How a signal node finds the owner of a room, and whom it believes about it.
 //!
 //! What is known is used first; the store is asked when nothing is known or the owner is silent; placement decides whom
-//! to ask to take a room that nobody has. Every message of an owner passes the [`Fence`].
+//! to ask to take a room that nobody has, and whom next where that one is full. Every message of an owner passes the [`Fence`].
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -39,7 +39,15 @@ pub enum Step {
 #[derive(Debug, Default)]
 pub struct Directory {
     fence: Fence,
-    searches: HashMap<RoomId, u8>,
+    searches: HashMap<RoomId, Search>,
+}
+
+/// A room that is looked for.
+#[derive(Debug, Default)]
+struct Search {
+    hops: u8,
+    /// Who was asked, and has no place.
+    full: Vec<NodeId>,
 }
 
 impl Directory {
@@ -53,17 +61,17 @@ impl Directory {
 
     /// Looks for a room's owner anew, whatever is known: the one who was known turned a peer away.
     pub fn search(&mut self, room: &RoomId) -> Step {
-        self.searches.insert(room.clone(), 0);
+        self.searches.insert(room.clone(), Search::default());
         Step::Read
     }
 
     /// The store answered ([`Step::Read`]); `None` when it did not in time. `place` names the node that should have the
-    /// room, among those that are not suspected.
+    /// room, among those that are not suspected, or says why nobody should.
     pub fn read(
         &mut self,
         room: &RoomId,
         found: Option<Option<Lease>>,
-        place: impl FnOnce() -> Option<NodeId>,
+        place: impl FnOnce() -> Result<NodeId, Refusal>,
         others: &Neighbourhood,
         now: Instant,
     ) -> Step {
@@ -75,21 +83,36 @@ impl Directory {
         let believed =
             held.filter(|lease| self.fence.newest(room).is_none_or(|newest| lease.term >= *newest));
         let node = match believed {
-            Some(lease) if !others.is_suspect(&lease.term.node, now) => Some(lease.term.node),
+            Some(lease) if !others.is_suspect(&lease.term.node, now) => Ok(lease.term.node),
             _ => place(),
         };
         match node {
-            Some(node) => Step::Ask { node, floor: self.fence.newest(room).cloned() },
-            None => self.end_search(room, Refusal::CutOff),
+            Ok(node) => Step::Ask { node, floor: self.fence.newest(room).cloned() },
+            Err(why) => self.end_search(room, why),
         }
     }
 
-    /// A node answered ([`Step::Ask`]); `None` when it did not in time.
-    pub fn answered(&mut self, room: &RoomId, answer: Option<Answer>) -> Step {
-        let Some(hops) = self.searches.get_mut(room) else { return Step::NotNow(Refusal::Conflict) };
-        *hops += 1;
-        let many = *hops > MAX_HOPS;
+    /// The node that was asked ([`Step::Ask`]) answered; `None` when it did not in time. `place` is as in [`Self::read`], but for
+    /// those who say that they are full.
+    pub fn answered(
+        &mut self,
+        room: &RoomId,
+        asked: &NodeId,
+        answer: Option<Answer>,
+        place: impl FnOnce(&[NodeId]) -> Result<NodeId, Refusal>,
+    ) -> Step {
+        let Some(search) = self.searches.get_mut(room) else { return Step::NotNow(Refusal::Conflict) };
+        search.hops += 1;
+        let many = search.hops > MAX_HOPS;
         match answer {
+            Some(Answer::NotNow(Refusal::Full)) => {
+                search.full.push(asked.clone());
+                match place(&search.full) {
+                    Ok(_) if many => self.end_search(room, Refusal::Busy),
+                    Ok(node) => Step::Ask { node, floor: self.fence.newest(room).cloned() },
+                    Err(why) => self.end_search(room, why),
+                }
+            }
             Some(Answer::Here(term)) => {
                 self.searches.remove(room);
                 match self.fence.pass(room, &term) {

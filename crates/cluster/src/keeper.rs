@@ -82,6 +82,24 @@ pub enum Event {
     },
     /// The room's last peer left, and the room is over.
     Ended(RoomId),
+    /// The room is to go to another node with all who are in it. From now on it is not this one's, but for the store.
+    HandOver(RoomId),
+    /// The room that was to go to another node stays here, as far as this node knows.
+    Stays {
+        /// Which.
+        room: RoomId,
+        /// Under which it had it.
+        lease: Lease,
+    },
+    /// Its owner offers this node a room.
+    Offered {
+        /// Which.
+        room: RoomId,
+        /// Under which it has it: the store must still hold it.
+        lease: Lease,
+    },
+    /// Whether this node has as much as it may: then it claims no room that nobody has.
+    Full(bool),
     /// [`Timing::beat`] has passed, or the store is back.
     Beat,
 }
@@ -113,6 +131,13 @@ pub enum Action {
         room: RoomId,
         /// Whose time is over.
         term: Term,
+    },
+    /// Offer another node the room.
+    Offer {
+        /// Which room.
+        room: RoomId,
+        /// The lease that the other replaces.
+        lease: Lease,
     },
     /// Answer a signal node that asked.
     Answer {
@@ -188,6 +213,12 @@ pub enum Refusal {
     /// Too many wait already.
     #[error("too many wait for the store")]
     Overloaded,
+    /// This node has as much as it may, or all have.
+    #[error("no media node has place for another room")]
+    Full,
+    /// Those who are not full have too much to do at this moment, or too many had to be asked.
+    #[error("all media nodes with place for another room are too busy")]
+    Busy,
 }
 
 impl Refusal {
@@ -200,6 +231,8 @@ impl Refusal {
             Self::NotHere => "not_here",
             Self::Conflict => "conflict",
             Self::Overloaded => "overloaded",
+            Self::Full => "full",
+            Self::Busy => "busy_nodes",
         }
     }
 }
@@ -211,6 +244,7 @@ pub struct Keeper {
     incarnation: Incarnation,
     timing: Timing,
     rooms: HashMap<RoomId, Hosting>,
+    full: bool,
 }
 
 #[derive(Debug)]
@@ -224,18 +258,26 @@ enum Hosting {
 #[derive(Debug)]
 struct Owned {
     lease: Lease,
-    /// When the store was asked for the last confirmation that counts.
-    confirmed_at: Instant,
+    /// When the store was asked for the last confirmation that counts; `None` before there is one.
+    confirmed_at: Option<Instant>,
     /// The store had forgotten the room while this node had no majority: another may have claimed it and been forgotten,
     /// too. No confirmation counts until nobody can have it.
     doubtful: bool,
     waiting: Vec<(Ticket, Instant)>,
 }
 
+impl Owned {
+    /// Whether this node and a majority have heard each other without a break since before the last confirmation.
+    fn is_unbroken(&self, others: &Neighbourhood, now: Instant) -> bool {
+        let since = others.majority_since(now);
+        since.zip(self.confirmed_at).is_some_and(|(since, confirmed_at)| since <= confirmed_at)
+    }
+}
+
 impl Keeper {
     /// A node without rooms.
     pub fn new(me: NodeId, incarnation: Incarnation, timing: Timing) -> Self {
-        Self { me, incarnation, timing, rooms: HashMap::new() }
+        Self { me, incarnation, timing, rooms: HashMap::new(), full: false }
     }
 
     /// The term under which this node has a room.
@@ -254,6 +296,12 @@ impl Keeper {
         })
     }
 
+    /// How many rooms this node has or is about to have: those that it owns, and those whose claims are on their way.
+    pub fn count(&self) -> usize {
+        let is_claimed = |hosting: &&Hosting| !matches!(hosting, Hosting::Wanted { new: None, .. });
+        self.rooms.values().filter(is_claimed).count()
+    }
+
     /// Takes what happened; says what is to be done, in order.
     pub fn handle(&mut self, event: Event, others: &mut Neighbourhood, now: Instant) -> Vec<Action> {
         match event {
@@ -266,6 +314,13 @@ impl Keeper {
             }
             Event::Fenced { room, newest } => self.fenced(&room, &newest),
             Event::Ended(room) => self.ended(room),
+            Event::HandOver(room) => self.hand_over(room),
+            Event::Stays { room, lease } => self.stays(room, lease),
+            Event::Offered { room, lease } => self.offered(room, lease, others, now),
+            Event::Full(full) => {
+                self.full = full;
+                Vec::new()
+            }
             Event::Beat => self.beat(),
         }
     }
@@ -317,6 +372,10 @@ impl Keeper {
             Some(lease) if lease.term.node != self.me && !others.is_condemned(&lease.term.node, now) => {
                 return self.give_up(&room, &Answer::Elsewhere(lease.clone()));
             }
+            // What the store holds for its own comes back to it, full or not: nobody else could have it.
+            seen if self.full && seen.as_ref().is_none_or(|lease| lease.term.node != self.me) => {
+                return self.give_up(&room, &Answer::NotNow(Refusal::Full));
+            }
             _ => {}
         }
         for term in seen.iter().map(|lease| &lease.term).chain(&*floor) {
@@ -345,7 +404,8 @@ impl Keeper {
                     return Vec::new();
                 };
                 let term = lease.term.clone();
-                let owned = Owned { lease, confirmed_at: asked_at, doubtful: false, waiting: Vec::new() };
+                let owned =
+                    Owned { lease, confirmed_at: Some(asked_at), doubtful: false, waiting: Vec::new() };
                 self.rooms.insert(room.clone(), Hosting::Owned(owned));
                 let mut actions = vec![Action::Open { room: room.clone(), term: term.clone() }];
                 actions.extend(askers.into_iter().map(|to| Action::Answer {
@@ -368,8 +428,9 @@ impl Keeper {
         let Some(Hosting::Owned(owned)) = self.rooms.get_mut(&room) else {
             return vec![Action::Refused { ticket, why: Refusal::NotHere }];
         };
-        let lately = now.saturating_duration_since(owned.confirmed_at) < self.timing.confirmed;
-        let unbroken = others.majority_since(now).is_some_and(|since| since <= owned.confirmed_at);
+        let is_fresh = |at| now.saturating_duration_since(at) < self.timing.confirmed;
+        let lately = owned.confirmed_at.is_some_and(is_fresh);
+        let unbroken = owned.is_unbroken(others, now);
         if unbroken && (lately || others.store_is_away(now)) {
             return vec![Action::Admitted { ticket, room, term: owned.lease.term.clone() }];
         }
@@ -398,7 +459,7 @@ impl Keeper {
             Some(Err(_)) => return self.step_down(room, Refusal::NotHere),
             None => return refuse(owned, asked_at, Refusal::CutOff),
         };
-        let unbroken = others.majority_since(now).is_some_and(|since| since <= owned.confirmed_at);
+        let unbroken = owned.is_unbroken(others, now);
         match found {
             Confirmation::Restored if !unbroken => owned.doubtful = true,
             Confirmation::Kept if owned.doubtful => {
@@ -409,7 +470,7 @@ impl Keeper {
         if owned.doubtful {
             return refuse(owned, asked_at, Refusal::Rebuilding);
         }
-        owned.confirmed_at = owned.confirmed_at.max(asked_at);
+        owned.confirmed_at = owned.confirmed_at.max(Some(asked_at));
         // Whoever came after the question was asked needs an answer of his own.
         let served = owned.waiting.extract_if(.., |(_, since)| *since <= asked_at);
         served
@@ -439,6 +500,63 @@ impl Keeper {
         let term = owned.lease.term.clone();
         self.rooms.remove(&room);
         vec![Action::Release { room, term }]
+    }
+
+    /// Nobody is let in any more, and nothing confirmed: the one to whom the room is offered replaces the lease in one step, or
+    /// it stays until it is released. In between nobody else can have it while this node lives. Who waits for the store to
+    /// confirm the lease asks where the room is then.
+    fn hand_over(&mut self, room: RoomId) -> Vec<Action> {
+        match self.rooms.remove(&room) {
+            Some(Hosting::Owned(owned)) if !owned.doubtful => {
+                let refused = |(ticket, _)| Action::Refused { ticket, why: Refusal::NotHere };
+                let refused = owned.waiting.into_iter().map(refused);
+                refused.chain([Action::Offer { room, lease: owned.lease }]).collect()
+            }
+            Some(other) => {
+                self.rooms.insert(room, other);
+                Vec::new()
+            }
+            None => Vec::new(),
+        }
+    }
+
+    /// Its lease was not confirmed meanwhile, and whoever was offered the room may have it: nobody is let in before the store has
+    /// answered.
+    fn stays(&mut self, room: RoomId, lease: Lease) -> Vec<Action> {
+        if self.rooms.contains_key(&room) {
+            return Vec::new();
+        }
+        let owned = Owned { lease: lease.clone(), confirmed_at: None, doubtful: false, waiting: Vec::new() };
+        self.rooms.insert(room.clone(), Hosting::Owned(owned));
+        vec![Action::Confirm { room, own: lease }]
+    }
+
+    /// Nothing, where this node has the room already, or is on the way to it.
+    fn offered(
+        &mut self,
+        room: RoomId,
+        lease: Lease,
+        others: &mut Neighbourhood,
+        now: Instant,
+    ) -> Vec<Action> {
+        if self.rooms.contains_key(&room) {
+            return Vec::new();
+        }
+        let new = self.next_lease(&[&lease.term], others);
+        let floor = Some(lease.term.clone());
+        let wanted = Hosting::Wanted { askers: Vec::new(), floor, new: Some((new.clone(), now)) };
+        self.rooms.insert(room.clone(), wanted);
+        vec![Action::Claim { room, seen: Some(lease), new }]
+    }
+
+    /// A lease above these, and above all that is known.
+    fn next_lease(&self, above: &[&Term], others: &mut Neighbourhood) -> Lease {
+        for term in above {
+            others.note_epoch(term.epoch);
+        }
+        let term = Term { epoch: Epoch(others.highest_epoch().0 + 1), node: self.me.clone() };
+        others.note_epoch(term.epoch);
+        Lease { term, incarnation: self.incarnation }
     }
 
     fn beat(&self) -> Vec<Action> {

@@ -160,6 +160,11 @@ impl Neighbourhood {
         !self.linked(now).any(|(_, member)| member.store)
     }
 
+    /// Whether a node that this one hears, and is heard by, reaches the store.
+    pub fn reaches_store(&self, node: &NodeId, now: Instant) -> bool {
+        self.linked(now).any(|(linked, member)| linked == node && member.store)
+    }
+
     /// Whether a node's rooms may be claimed: it is dead, or so many members suspect it that it has no majority, for as
     /// long as it takes the node itself to know that. To be called at least with each ping.
     pub fn is_condemned(&mut self, node: &NodeId, now: Instant) -> bool {

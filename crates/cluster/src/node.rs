@@ -118,7 +118,7 @@ pub struct Load {
     pub packets: u16,
     /// Bits a second sent.
     pub egress: u16,
-    /// How late the event loops run: 1000 is the latency that the node promises.
+    /// How late its event loop runs, in the mean: 1000 is the latency that the node promises.
     pub lag: u16,
 }
 
@@ -162,6 +162,9 @@ pub struct Node {
     pub capacity: Capacity,
     /// It takes no new rooms and gives up those that it has.
     pub draining: bool,
+    /// It has as many sessions, rooms or transports as it may: it takes no new rooms, and keeps those that it has.
+    #[serde(default)]
+    pub full: bool,
     /// The version of what nodes say to each other.
     pub protocol: u32,
 }

@@ -37,6 +37,8 @@ pub struct Candidate {
     pub measured: Load,
     /// It answers, and is not on its way out.
     pub available: bool,
+    /// It says that a limit of its own keeps it from another room.
+    pub full: bool,
 }
 
 /// What a room needs.
@@ -57,10 +59,16 @@ pub enum PlacementError {
     /// Nobody is there.
     #[error("no media node is available: start one with --roles media, or wait for one to come back")]
     NoNode,
-    /// All who are there have enough.
+    /// All who are there have as much as their limits let them have.
     #[error("all {available} media nodes are full: add one, or raise the limits")]
     Full {
         /// Nodes that answer.
+        available: usize,
+    },
+    /// Who is there and not full is busy: it may be over with the next measurement.
+    #[error("all {available} media nodes that are not full are too busy: add one")]
+    Busy {
+        /// Nodes that answer and are not full.
         available: usize,
     },
 }
@@ -68,7 +76,7 @@ pub enum PlacementError {
 /// The node that should run a room.
 ///
 /// Nodes of the demanded region come first, then the others; within each group, the room's own order of preference
-/// decides among those that measure no more than [`BUSY`] and stay within [`BOUND_PERCENT`] of their share of the
+/// decides among those that are not full, measure no more than [`BUSY`] and stay within [`BOUND_PERCENT`] of their share of the
 /// group's load. Where none stays within it (a room that alone is more than a share), the one that will be the least
 /// over it takes the room.
 ///
@@ -84,7 +92,7 @@ pub fn place<'a>(demand: Demand<'_>, candidates: &'a [Candidate]) -> Result<&'a 
         let group = || available().filter(|candidate| near(candidate) == wanted);
         let total = group().map(|candidate| candidate.load).sum::<u64>().saturating_add(demand.load);
         let share = Share { total, weights: group().map(|candidate| u64::from(candidate.weight)).sum() };
-        let here = || group().filter(|candidate| candidate.measured.highest() <= BUSY);
+        let here = || group().filter(|candidate| !candidate.full && candidate.measured.highest() <= BUSY);
         let within = here().filter(|candidate| share.has_place(candidate, demand.load));
         let preferred = within.max_by(|a, b| compare(demand.room, a, b));
         // Of equals, as all are in a cluster that nobody uses yet, the room's own preference decides: else one node would take
@@ -97,7 +105,10 @@ pub fn place<'a>(demand: Demand<'_>, candidates: &'a [Candidate]) -> Result<&'a 
             return Ok(chosen);
         }
     }
-    Err(PlacementError::Full { available: available().count() })
+    match available().filter(|candidate| !candidate.full).count() {
+        0 => Err(PlacementError::Full { available: available().count() }),
+        available => Err(PlacementError::Busy { available }),
+    }
 }
 
 /// A room that runs, as [`rebalance`] sees it.
@@ -129,6 +140,7 @@ pub fn rebalance(rooms: &[Placed], candidates: &[Candidate], joined: &[NodeId]) 
         let better = nodes.iter().enumerate().filter(|(at, node)| {
             *at != owner
                 && node.region == *region
+                && !node.full
                 && node.measured.highest() <= BUSY
                 && share.has_place(node, placed.load)
                 && (overloaded

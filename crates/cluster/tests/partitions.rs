@@ -57,6 +57,33 @@ fn even_owners_that_ignore_their_authority_are_fenced() {
 }
 
 #[test]
+fn rooms_that_are_handed_over_have_one_owner_whatever_breaks() {
+    let mut sum = Outcome::default();
+    for seed in 0..2_000 {
+        let outcome = World::new(seed, Faults::AllAndMoving).run();
+        assert!(outcome.violations.is_empty(), "seed {seed}: {:#?}", outcome.violations);
+        sum.add(&outcome);
+    }
+    println!(
+        "{} rooms offered, {} takeovers, {} admissions accepted",
+        sum.offers, sum.takeovers, sum.accepted
+    );
+    assert!(sum.takeovers > sum.offers / 2, "most go over: {} of {}", sum.takeovers, sum.offers);
+}
+
+#[test]
+fn full_nodes_claim_nothing_and_rooms_still_come_to_one_owner() {
+    let mut sum = Outcome::default();
+    for seed in 0..2_000 {
+        let outcome = World::new(seed, Faults::AllAndFull).run();
+        assert!(outcome.violations.is_empty(), "seed {seed}: {:#?}", outcome.violations);
+        sum.add(&outcome);
+    }
+    println!("{} times full, {} takeovers, {} admissions accepted", sum.full, sum.takeovers, sum.accepted);
+    assert!(sum.full > 0 && sum.takeovers > 0 && sum.accepted > 0);
+}
+
+#[test]
 fn without_faults_everybody_is_let_in_and_nothing_moves() {
     for seed in 0..20 {
         let outcome = World::new(seed, Faults::None).run();

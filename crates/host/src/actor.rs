@@ -3,31 +3,55 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use room::{Action, Event, Heard, Held, RequestId, Room, RoomError, RoomId, SessionId, SiteEvent, SiteId};
+use room::{
+    Action, Counter, Event, Heard, Held, RequestId, Room, RoomError, RoomId, SessionId, SiteEvent, SiteId,
+    SnapshotError,
+};
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
+use crate::full;
 use crate::host::{Shared, lock};
+use crate::moving::{Key, Late, Written};
 use crate::resume::{NotResumed, Resumed};
 use crate::seat::{Seat, Told};
-use crate::session::{Control, FromClient, Inbox, OUTBOX, ToClient};
+use crate::session::{Control, FromClient, Inbox, OUTBOX, Permit, ToClient};
 use crate::site::{SiteNews, SitesOfRoom};
 
+/// How long those who carry a room's sessions may take to follow it to this node: as long as they look for it.
+const FOLLOW: Duration = Duration::from_secs(10);
+
 pub(crate) struct RoomActor {
-    room: Room,
+    pub(crate) room: Room,
     generation: u64,
-    shared: Arc<Shared>,
-    inbox: mpsc::Receiver<Inbox>,
-    control: mpsc::UnboundedReceiver<Control>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) inbox: mpsc::Receiver<Inbox>,
+    pub(crate) control: mpsc::UnboundedReceiver<Control>,
     held: Arc<Mutex<Held>>,
-    seats: HashMap<SessionId, Seat>,
+    pub(crate) seats: HashMap<SessionId, Seat>,
     /// The most messages that are kept for one client.
     kept: usize,
-    sites: SitesOfRoom,
-    news: mpsc::Receiver<(SiteId, SiteNews)>,
-    ended: bool,
+    pub(crate) sites: SitesOfRoom,
+    pub(crate) news: mpsc::Receiver<(SiteId, SiteNews)>,
+    /// Under which tokens of its sessions were made on other nodes.
+    pub(crate) keys: Arc<Vec<Key>>,
+    /// What happened on the way here.
+    late: Vec<Late>,
+    /// How long those who carry its sessions may take to follow it here.
+    pub(crate) coming_until: Option<Instant>,
+    pub(crate) ended: bool,
+}
+
+/// A room that came here from another node.
+pub(crate) struct Arrival {
+    pub(crate) written: Written,
+    /// A place for each of its seats.
+    pub(crate) permits: Vec<Arc<Permit>>,
+    pub(crate) keys: Arc<Vec<Key>>,
+    /// Under which it goes on: the epoch, and whose.
+    pub(crate) term: (u64, String),
 }
 
 /// What woke the task.
@@ -36,6 +60,7 @@ enum Woken {
     News(Option<(SiteId, SiteNews)>),
     Inbox(Option<Inbox>),
     Timeout,
+    NobodyComes,
 }
 
 impl RoomActor {
@@ -63,15 +88,38 @@ impl RoomActor {
             kept,
             sites,
             news,
+            keys: Arc::default(),
+            late: Vec::new(),
+            coming_until: None,
             ended: false,
         }
     }
 
+    /// Goes on with a room that came from another node.
+    pub(crate) fn arrive(&mut self, arrival: Arrival) -> Result<(), SnapshotError> {
+        let Arrival { written, permits, keys, term } = arrival;
+        let Written { room, seats, late, keys: _, from } = written;
+        let now = Instant::now();
+        self.room = room.restore(self.shared.settings.room_limits.clone(), now)?;
+        self.seats =
+            seats.into_iter().zip(permits).map(|(seat, permit)| Seat::restored(seat, permit)).collect();
+        (self.late, self.keys) = (late, keys);
+        self.coming_until = now.checked_add(FOLLOW);
+        self.adopt_sites(&from, (term.0, &term.1));
+        *lock(&self.held) = self.room.held();
+        Ok(())
+    }
+
     pub(crate) async fn run(mut self) {
         info!(room = %self.room.id(), "room opened");
+        for late in std::mem::take(&mut self.late) {
+            self.happened(late);
+        }
         while !self.ended {
-            let woken = self.wait().await;
-            self.take(woken);
+            match self.wait().await {
+                Woken::Control(Some(Control::HandOver(order))) => self.hand_over(order).await,
+                woken => self.take(woken),
+            }
         }
         self.shared.forget(self.room.id(), self.generation);
         self.inbox.close();
@@ -83,20 +131,14 @@ impl RoomActor {
     }
 
     async fn wait(&mut self) -> Woken {
-        let timeout = self.room.poll_timeout();
-        let timer = async {
-            match timeout {
-                Some(at) => tokio::time::sleep_until(at.into()).await,
-                None => std::future::pending().await,
-            }
-        };
         // In this order: what frees things comes before what asks for more.
         tokio::select! {
             biased;
             control = self.control.recv() => Woken::Control(control),
             news = self.news.recv() => Woken::News(news),
             message = self.inbox.recv() => Woken::Inbox(message),
-            () = timer => Woken::Timeout,
+            () = at(self.room.poll_timeout()) => Woken::Timeout,
+            () = at(self.coming_until) => Woken::NobodyComes,
         }
     }
 
@@ -118,18 +160,27 @@ impl RoomActor {
             Woken::Control(Some(Control::Shutdown) | None) | Woken::Inbox(None) => {
                 self.handle(Event::Shutdown);
             }
-            Woken::News(Some((_, SiteNews::Done { op, result }))) => {
-                self.handle(Event::MediaDone { op, result });
-            }
-            Woken::News(Some((site, SiteNews::Event(what)))) => self.handle(Event::Site { site, what }),
+            // The loop has taken it.
+            Woken::Control(Some(Control::HandOver(_))) => {}
+            Woken::News(Some((site, news))) => self.told(site, news),
             // The sites keep a sender for those to come, so this does not happen while the room lives.
             Woken::News(None) => {}
             Woken::Inbox(Some(message)) => self.message(message),
             Woken::Timeout => self.handle(Event::Timeout),
+            Woken::NobodyComes => self.nobody_else_comes(),
         }
     }
 
-    fn message(&mut self, message: Inbox) {
+    pub(crate) fn told(&mut self, site: SiteId, news: SiteNews) {
+        match news {
+            SiteNews::Done { op, result } => self.handle(Event::MediaDone { op, result }),
+            SiteNews::Event(what) => self.handle(Event::Site { site, what }),
+            // It was parked too late to move with the room, which has given it up.
+            SiteNews::Parked => {}
+        }
+    }
+
+    pub(crate) fn message(&mut self, message: Inbox) {
         match message {
             Inbox::Connect { session, comer, attachment, outbox, stays, taken } => {
                 // Its Leave may have come already, if the client gave up while waiting.
@@ -152,6 +203,13 @@ impl RoomActor {
                     debug!(room = %self.room.id(), session = session.0, "session resumed");
                     self.handle(Event::Attached(session));
                 }
+            }
+            Inbox::Attach { session, peer, attachment, outbox, taken } => {
+                let is_its = self.room.peers().any(|(of, id)| of == session && *id == peer);
+                let seat = self.seats.get_mut(&session).filter(|_| is_its && !outbox.is_closed());
+                let result = seat.map_or(Err(NotResumed::Gone), |seat| seat.come(attachment, outbox));
+                // Who gave up while waiting is away: its Leave or Detach is on the way.
+                let _ = taken.send(result);
             }
             Inbox::Said { session, attachment, message } => {
                 match self.seats.get(&session) {
@@ -176,7 +234,7 @@ impl RoomActor {
         Ok(Resumed { joined: self.room.has_joined(session), asks })
     }
 
-    fn said(&mut self, session: SessionId, message: FromClient) {
+    pub(crate) fn said(&mut self, session: SessionId, message: FromClient) {
         let Some(seat) = self.seats.get_mut(&session) else { return };
         match message {
             FromClient::Request { request, message } => match seat.hear(request) {
@@ -193,6 +251,8 @@ impl RoomActor {
             },
             FromClient::Answer { ask, accepted } => self.handle(Event::Answered { session, ask, accepted }),
             FromClient::Received(up_to) => seat.received(up_to),
+            // Too late: the room has left it behind, or moves no more.
+            FromClient::Held => {}
             FromClient::Leave => {
                 self.seats.remove(&session);
                 self.handle(Event::Disconnected(session));
@@ -200,7 +260,7 @@ impl RoomActor {
         }
     }
 
-    fn handle(&mut self, event: Event) {
+    pub(crate) fn handle(&mut self, event: Event) {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
             let actions = self.room.handle(event, Instant::now());
@@ -235,10 +295,28 @@ impl RoomActor {
                     }
                 }
                 Action::Count(counter) => {
+                    self.tell_operator(counter);
                     metrics::counter!("tureen_room_events_total", "event" => counter.name()).increment(1);
                 }
                 Action::CloseRoom => self.ended = true,
             }
+        }
+    }
+
+    /// What is full and lets somebody in no more, or lets everybody's media suffer.
+    fn tell_operator(&self, counter: Counter) {
+        let room = self.room.id();
+        match counter {
+            Counter::RoomFull if full::ROOM.is_news(Instant::now()) => {
+                warn!(%room, "full: the room takes no more peers; limits.room.peers_per_room says how many");
+            }
+            Counter::RouterOverLimit if full::ROUTERS.is_news(Instant::now()) => {
+                warn!(
+                    %room,
+                    "full: peers are given a router that has what it is to bear; add a media node, or see limits.router"
+                );
+            }
+            _ => {}
         }
     }
 
@@ -256,5 +334,13 @@ impl RoomActor {
             self.seats.remove(&session);
             events.push(Event::Disconnected(session));
         }
+    }
+}
+
+/// Comes at that time, or never.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
     }
 }

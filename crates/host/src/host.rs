@@ -3,24 +3,30 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use media::WorkerPool;
 use room::{Comer, Held, Limits, PeerId, Place, RoomId, RoomType, SessionId};
 use serde::{Deserialize, Serialize};
+use token::ResumeClaims;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tracing::warn;
 
-use crate::actor::RoomActor;
+use crate::actor::{Arrival, RoomActor};
+use crate::full;
 use crate::media_side::MediaSettings;
+use crate::moving::{Key, Moving, NotRestored, Written};
 use crate::resume::{NotResumed, Passes, Resumed};
-use crate::session::{Control, Inbox, OUTBOX, Permit, Session, ToClient};
+use crate::session::{Control, HandOver, Inbox, OUTBOX, Permit, Session, ToClient};
 use crate::site::{LocalSites, Sites};
 
 /// Messages that wait for one room. Senders wait when it is full, each holding at most one message.
 const INBOX: usize = 256;
 /// How often a connection is tried when rooms end under its hands. Each needs a room to end in that very moment.
 const CONNECT_ATTEMPTS: usize = 5;
+/// Nodes that a room has been at whose tokens are good: the latest.
+const MAX_KEYS: usize = 8;
 
 /// How many of what a host takes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +104,39 @@ struct Entry {
     inbox: mpsc::Sender<Inbox>,
     control: mpsc::UnboundedSender<Control>,
     held: Arc<Mutex<Held>>,
+    /// Under which tokens of its sessions were made on other nodes.
+    keys: Arc<Vec<Key>>,
+}
+
+/// A room of this host that stands still and is written down, until it is known whether another node has taken it up. Dropped,
+/// it goes on here.
+#[derive(Debug)]
+pub struct Handing {
+    /// What the other node is given.
+    pub moving: Moving,
+    outcome: oneshot::Sender<(u64, String)>,
+}
+
+impl Handing {
+    /// It goes on at that node, under this epoch: here it ends, without a word to its clients.
+    pub fn moved(self, epoch: u64, node: String) {
+        // A room that did not wait so long goes on, and is ended by whoever sees the higher term.
+        let _ = self.outcome.send((epoch, node));
+    }
+}
+
+/// A room from another node, read, with a place for it.
+#[derive(Debug)]
+pub struct Prepared {
+    written: Written,
+    permits: Vec<Arc<Permit>>,
+}
+
+impl Prepared {
+    /// Which room it is.
+    pub fn room(&self) -> &RoomId {
+        self.written.room.room()
+    }
 }
 
 impl Host {
@@ -152,8 +191,16 @@ impl Host {
         stays: bool,
     ) -> Result<(Session, mpsc::Receiver<ToClient>), ConnectError> {
         let limit = self.0.settings.limits.sessions;
-        let take =
-            || Permit::take(&self.0.sessions, limit).map(Arc::new).ok_or(ConnectError::Sessions(limit));
+        let take = || {
+            let permit = Permit::take(&self.0.sessions, limit).map(Arc::new);
+            if permit.is_none() && full::SESSIONS.is_news(Instant::now()) {
+                warn!(
+                    limit,
+                    "full: this node takes no more sessions; limits.sessions says how many, or add a node"
+                );
+            }
+            permit.ok_or(ConnectError::Sessions(limit))
+        };
         let mut permit = take()?;
         for _ in 0..CONNECT_ATTEMPTS {
             let entry = self.entry(&room)?;
@@ -206,32 +253,122 @@ impl Host {
         term: (u64, &str),
         received: u64,
     ) -> Result<(Session, mpsc::Receiver<ToClient>, Resumed), NotResumed> {
-        let claims = self.0.passes.read(token)?;
+        let entry = lock(&self.0.rooms).get(room).cloned();
+        // One that was made before the room came here is good under the key that came with it.
+        let own = self.0.passes.read(token).and_then(|claims| {
+            let is_present = (claims.epoch, claims.node.as_str()) == term;
+            if is_present { Ok(claims) } else { Err(NotResumed::StaleTerm) }
+        });
+        let claims = own.or_else(|why| {
+            let keys = entry.iter().flat_map(|entry| entry.keys.iter());
+            let of =
+                |key: &Key, claims: &ResumeClaims| (key.epoch, &key.node) == (claims.epoch, &claims.node);
+            let mut read = keys.filter_map(|key| key.read(token).ok().filter(|claims| of(key, claims)));
+            read.next().ok_or(why)
+        })?;
         if claims.room != *room {
             return Err(NotResumed::OtherRoom);
         }
         if claims.peer != *peer {
             return Err(NotResumed::OtherPeer);
         }
-        if (claims.epoch, claims.node.as_str()) != term {
-            return Err(NotResumed::StaleTerm);
-        }
-        let entry = lock(&self.0.rooms).get(room).cloned().ok_or(NotResumed::Gone)?;
+        let entry = entry.ok_or(NotResumed::Gone)?;
         let (id, attachment) = (claims.session, self.attachment());
         // From here on the client is away again by the session's being dropped, whatever happens to this future.
         let session = Session::new(id, entry.inbox, entry.control, attachment, true, None);
         let (outbox, messages) = mpsc::channel(OUTBOX);
         let (taken, answer) = oneshot::channel();
         let resume = Inbox::Resume { session: id, attachment, received, outbox, taken };
+        // A room that went to another node while this waited drops the question. Whether it is over instead, the next one tells.
         if !session.connect(resume).await {
+            return Err(NotResumed::Moving);
+        }
+        let resumed = answer.await.unwrap_or(Err(NotResumed::Moving))?;
+        Ok((session, messages, resumed))
+    }
+
+    /// Brings a room to a stand and writes it down, for another node to go on with. `None`: it is not here, or cannot move now.
+    pub async fn hand_over(&self, room: &RoomId, term: (u64, String)) -> Option<Handing> {
+        let control = lock(&self.0.rooms).get(room)?.control.clone();
+        let (written, moving) = oneshot::channel();
+        let (outcome, ended) = oneshot::channel();
+        control.send(Control::HandOver(HandOver { term, written, outcome: ended })).ok()?;
+        let moving = moving.await.ok()?;
+        Some(Handing { moving, outcome })
+    }
+
+    /// Reads a room that another node has written down, and takes a place for it.
+    ///
+    /// # Errors
+    /// [`NotRestored`]; nothing has changed.
+    pub fn prepare(&self, moving: &Moving) -> Result<Prepared, NotRestored> {
+        let written = moving.read()?;
+        let limit = self.0.settings.limits.sessions;
+        let take = |_: &_| Permit::take(&self.0.sessions, limit).map(Arc::new);
+        let permits: Option<Vec<_>> = written.seats.iter().map(take).collect();
+        let permits = permits.ok_or(ConnectError::Sessions(limit))?;
+        Ok(Prepared { written, permits })
+    }
+
+    /// Goes on with a room from another node, under this term. Whoever carries its sessions follows by [`Self::attach`].
+    ///
+    /// # Errors
+    /// [`NotRestored`]; nothing has changed.
+    pub fn restore(&self, prepared: Prepared, term: (u64, String)) -> Result<(), NotRestored> {
+        let Prepared { mut written, permits } = prepared;
+        // Session ids only grow, within a room, too.
+        let highest = written.seats.iter().map(|seat| seat.session.0).max().unwrap_or(0);
+        let highest = written.room.sessions().map(|session| session.0).max().unwrap_or(0).max(highest);
+        self.0.last_session.fetch_max(highest, Ordering::Relaxed);
+        let mut keys = std::mem::take(&mut written.keys);
+        keys.drain(..keys.len().saturating_sub(MAX_KEYS));
+        let keys = Arc::new(keys);
+        let room = written.room.room().clone();
+        let mut rooms = lock(&self.0.rooms);
+        if rooms.get(&room).is_some_and(|entry| !entry.inbox.is_closed()) {
+            return Err(NotRestored::Open);
+        }
+        self.may_open(&rooms, &room)?;
+        let arrival = Arrival { written, permits, keys: keys.clone(), term };
+        let (mut actor, entry) = self.actor(&room, keys);
+        actor.arrive(arrival)?;
+        self.0.spawn(actor);
+        rooms.insert(room, entry);
+        Ok(())
+    }
+
+    /// Carries on a session that came here with its room. The receiver goes on where the old node ended.
+    ///
+    /// # Errors
+    /// [`NotResumed::Gone`]: there is none, or it is carried on already.
+    pub async fn attach(
+        &self,
+        room: &RoomId,
+        peer: PeerId,
+        session: SessionId,
+        stays: bool,
+    ) -> Result<(Session, mpsc::Receiver<ToClient>), NotResumed> {
+        let entry = lock(&self.0.rooms).get(room).cloned().ok_or(NotResumed::Gone)?;
+        let attachment = self.attachment();
+        // From here on its client is away, or leaves, by the session's being dropped, whatever happens to this future.
+        let carried = Session::new(session, entry.inbox, entry.control, attachment, stays, None);
+        let (outbox, messages) = mpsc::channel(OUTBOX);
+        let (taken, answer) = oneshot::channel();
+        if !carried.connect(Inbox::Attach { session, peer, attachment, outbox, taken }).await {
             return Err(NotResumed::Gone);
         }
-        let resumed = answer.await.unwrap_or(Err(NotResumed::Gone))?;
-        Ok((session, messages, resumed))
+        answer.await.unwrap_or(Err(NotResumed::Gone))?;
+        Ok((carried, messages))
     }
 
     fn attachment(&self) -> u64 {
         self.0.last_attachment.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+    }
+
+    /// Whether somebody could begin another room here, when it has, or is about to have, so many.
+    pub fn has_place(&self, rooms: usize) -> bool {
+        let HostLimits { rooms: most, sessions } = self.0.settings.limits;
+        self.0.sessions.load(Ordering::Acquire) < sessions && lock(&self.0.rooms).len().max(rooms) < most
     }
 
     /// Whether this room is open here.
@@ -283,30 +420,54 @@ impl Host {
         {
             return Ok(entry.clone());
         }
+        self.may_open(&rooms, room)?;
+        let (actor, entry) = self.actor(room, Arc::default());
+        self.0.spawn(actor);
+        rooms.insert(room.clone(), entry.clone());
+        Ok(entry)
+    }
+
+    fn may_open(&self, rooms: &HashMap<RoomId, Entry>, room: &RoomId) -> Result<(), ConnectError> {
         // Read under the lock that shutdown takes next, so that no room opens behind its back.
         if self.0.closing.load(Ordering::Acquire) {
             return Err(ConnectError::ShuttingDown);
         }
         let limit = self.0.settings.limits.rooms;
         if rooms.len() >= limit && !rooms.contains_key(room) {
+            if full::ROOMS.is_news(Instant::now()) {
+                warn!(
+                    limit,
+                    "full: this node opens no more rooms; limits.rooms says how many, or add a node"
+                );
+            }
             return Err(ConnectError::Rooms(limit));
         }
+        Ok(())
+    }
+
+    fn actor(&self, room: &RoomId, keys: Arc<Vec<Key>>) -> (RoomActor, Entry) {
         let generation = self.0.last_generation.fetch_add(1, Ordering::Relaxed) + 1;
         let (inbox, inbox_end) = mpsc::channel(INBOX);
         let (control, control_end) = mpsc::unbounded_channel();
         let held = Arc::new(Mutex::new(Held::default()));
         let actor =
             RoomActor::new(room.clone(), generation, self.0.clone(), inbox_end, control_end, held.clone());
-        let mut tasks = lock(&self.0.tasks);
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn(actor.run());
-        let entry = Entry { generation, inbox, control, held };
-        rooms.insert(room.clone(), entry.clone());
-        Ok(entry)
+        (actor, Entry { generation, inbox, control, held, keys })
     }
 }
 
 impl Shared {
+    fn spawn(&self, actor: RoomActor) {
+        let mut tasks = lock(&self.tasks);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(actor.run());
+    }
+
+    /// The key of the tokens that are made under this term.
+    pub(crate) fn key(&self, term: (u64, String)) -> Option<Key> {
+        self.passes.key(term)
+    }
+
     /// A room's last act before its inbox closes.
     pub(crate) fn forget(&self, room: &RoomId, generation: u64) {
         let mut rooms = lock(&self.rooms);

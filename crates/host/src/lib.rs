@@ -6,17 +6,23 @@
 //! clients spell things (`signaling` does).
 
 mod actor;
+mod full;
 mod host;
+mod leaving;
 mod media_side;
+mod moving;
 mod objects;
 mod resume;
 mod seat;
 mod session;
 mod site;
 mod spread;
+#[cfg(test)]
+mod tests;
 
-pub use host::{ConnectError, Host, HostLimits, HostSettings, Totals};
+pub use host::{ConnectError, Handing, Host, HostLimits, HostSettings, Prepared, Totals};
 pub use media_side::{MediaSettings, PlainListen};
+pub use moving::{Move, Moving, NotRestored};
 pub use resume::{NotResumed, Resumed};
-pub use session::{FarEnd, FromClient, Loss, Session, SessionGone, ToClient};
+pub use session::{FarEnd, FromClient, Loss, Ready, Session, SessionGone, ToClient};
 pub use site::{LocalSites, NewsSender, SITE_NEWS, SITE_OPS, SiteNews, SiteOp, Sites};

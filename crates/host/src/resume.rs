@@ -2,7 +2,9 @@
 
 use room::{AskId, PeerId, RoomId, SessionId};
 use serde::{Deserialize, Serialize};
-use token::{ResumeClaims, Secret, TokenError};
+use token::{ResumeClaims, Secret};
+
+use crate::moving::Key;
 
 /// What a client finds that is back in its session. All that it missed follows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +30,9 @@ pub enum NotResumed {
     /// The room has had another owner since.
     #[error("stale term: the room has moved since the token was made")]
     StaleTerm,
+    /// The room stands still, on its way to another node.
+    #[error("the room moves to another node just now")]
+    Moving,
     /// The session has ended.
     #[error("the session is over: its client was away for too long, or its place was taken")]
     Gone,
@@ -47,6 +52,7 @@ impl NotResumed {
             Self::OtherRoom => "other_room",
             Self::OtherPeer => "other_peer",
             Self::StaleTerm => "stale_term",
+            Self::Moving => "moving",
             Self::Gone => "gone",
             Self::Missed => "missed",
             Self::Unreachable => "unreachable",
@@ -54,13 +60,14 @@ impl NotResumed {
     }
 }
 
-/// Makes and reads the tokens of this process' sessions. Its secret lives as long as they do.
+/// Makes and reads the tokens of this process' sessions. Its secret lives as long as they do, and goes with rooms that move.
 #[derive(Debug)]
-pub(crate) struct Passes(Option<Secret>);
+pub(crate) struct Passes(Option<Key>);
 
 impl Passes {
     pub(crate) fn new() -> Self {
-        Self(Secret::random())
+        let key = |secret| Key { epoch: 0, node: String::new(), secret };
+        Self(Secret::random_bytes().map(key))
     }
 
     /// `None` where the system had no randomness to give: then clients join again.
@@ -71,12 +78,29 @@ impl Passes {
         session: SessionId,
         (epoch, node): (u64, String),
     ) -> Option<String> {
-        token::sign_resume(&ResumeClaims { room, peer, session, epoch, node }, self.0.as_ref()?).ok()
+        let secret = self.0.as_ref()?.secret()?;
+        token::sign_resume(&ResumeClaims { room, peer, session, epoch, node }, &secret).ok()
     }
 
     pub(crate) fn read(&self, token: &str) -> Result<ResumeClaims, NotResumed> {
-        let read = |secret| token::verify_resume(token, secret);
-        let claims = self.0.as_ref().map_or(Err(TokenError::Signature), read);
-        claims.map_err(|_| NotResumed::Token)
+        self.0.as_ref().map_or(Err(NotResumed::Token), |key| key.read(token))
+    }
+
+    /// The key of the tokens that are made under this term.
+    pub(crate) fn key(&self, (epoch, node): (u64, String)) -> Option<Key> {
+        Some(Key { epoch, node, secret: self.0.as_ref()?.secret })
+    }
+}
+
+impl Key {
+    /// A token that was made with it.
+    pub(crate) fn read(&self, token: &str) -> Result<ResumeClaims, NotResumed> {
+        let secret = self.secret().ok_or(NotResumed::Token)?;
+        token::verify_resume(token, &secret).map_err(|_| NotResumed::Token)
+    }
+
+    fn secret(&self) -> Option<Secret> {
+        // Of the right length, it is one.
+        Secret::new(&self.secret).ok()
     }
 }

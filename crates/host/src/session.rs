@@ -4,10 +4,13 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use room::{AskId, Comer, Notification, Reply, Request, RequestId, RoomError, ServerRequest, SessionId};
+use room::{
+    AskId, Comer, Notification, PeerId, Reply, Request, RequestId, RoomError, ServerRequest, SessionId,
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::moving::{Move, Moving};
 use crate::resume::{NotResumed, Resumed};
 
 /// Messages that wait for one client. A peer that joins a room of 500 is offered about a thousand consumers at
@@ -43,6 +46,8 @@ pub enum ToClient {
     /// The session is over without a word of its room, which is on another node; nothing follows. Whoever serves the
     /// client looks for the room's owner anew.
     Lost(Loss),
+    /// The room moves. Of no concern to clients: whoever carries the session between nodes sees to it.
+    Move(Move),
 }
 
 /// How a session with a room on another node ended.
@@ -78,6 +83,14 @@ pub(crate) enum Inbox {
         outbox: mpsc::Sender<ToClient>,
         taken: oneshot::Sender<Result<Resumed, NotResumed>>,
     },
+    /// The connection of a session goes on that came here with its room.
+    Attach {
+        session: SessionId,
+        peer: PeerId,
+        attachment: u64,
+        outbox: mpsc::Sender<ToClient>,
+        taken: oneshot::Sender<Result<(), NotResumed>>,
+    },
     Said {
         session: SessionId,
         attachment: u64,
@@ -85,14 +98,25 @@ pub(crate) enum Inbox {
     },
 }
 
+/// A room is to be written down, and to stand still until it is known what becomes of it.
+#[derive(Debug)]
+pub(crate) struct HandOver {
+    /// Its present term: the epoch, and whose.
+    pub(crate) term: (u64, String),
+    pub(crate) written: oneshot::Sender<Moving>,
+    /// Dropped, the room stays.
+    pub(crate) outcome: oneshot::Receiver<(u64, String)>,
+}
+
 /// What a room's task must hear of even when its inbox is full. At most one per session, and one shutdown.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) enum Control {
     /// The client leaves by this connection of the session.
     Leave(SessionId, u64),
     /// This connection of the session is gone, and its client may come back.
     Detach(SessionId, u64),
     Shutdown,
+    HandOver(HandOver),
 }
 
 /// The room has ended the session; the reason is in its queue.
@@ -145,6 +169,8 @@ pub enum FromClient {
     Received(u64),
     /// The client leaves, and will not come back to this session. Nothing follows.
     Leave,
+    /// The answer to [`Move::Freeze`]: nothing follows until the room has moved, or stays.
+    Held,
 }
 
 /// The other end of a session whose room is not in this process. Once it is dropped, the session says [`SessionGone`].
@@ -203,6 +229,21 @@ impl Session {
         }
     }
 
+    /// Waits until there is room for one message.
+    ///
+    /// # Errors
+    /// [`SessionGone`].
+    pub async fn ready(&self) -> Result<Ready<'_>, SessionGone> {
+        let place = match &self.way {
+            Way::Room { inbox, attachment, .. } => {
+                let place = inbox.reserve().await.map_err(|_| SessionGone)?;
+                Place::Room { place, session: self.id, attachment: *attachment }
+            }
+            Way::Far(far) => Place::Far(far.reserve().await.map_err(|_| SessionGone)?),
+        };
+        Ok(Ready(place))
+    }
+
     /// Leaves for good. The session's messages end when that is known.
     pub async fn leave(mut self) {
         match &mut self.way {
@@ -219,6 +260,28 @@ impl Session {
         match &self.way {
             Way::Room { inbox, .. } => inbox.send(connect).await.is_ok(),
             Way::Far(_) => false,
+        }
+    }
+}
+
+/// Room for one message of a session.
+#[derive(Debug)]
+pub struct Ready<'a>(Place<'a>);
+
+#[derive(Debug)]
+enum Place<'a> {
+    Room { place: mpsc::Permit<'a, Inbox>, session: SessionId, attachment: u64 },
+    Far(mpsc::Permit<'a, FromClient>),
+}
+
+impl Ready<'_> {
+    /// Says it.
+    pub fn say(self, message: FromClient) {
+        match self.0 {
+            Place::Room { place, session, attachment } => {
+                place.send(Inbox::Said { session, attachment, message });
+            }
+            Place::Far(place) => place.send(message),
         }
     }
 }

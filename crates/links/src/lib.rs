@@ -8,6 +8,7 @@
 pub mod authority;
 mod codec;
 mod error;
+mod hand_over;
 mod incoming;
 mod link;
 mod links;
@@ -20,6 +21,7 @@ mod stream;
 mod wire;
 
 pub use error::{LinkError, OpenError, OpenRefused, Policy};
+pub use hand_over::{HandOver, HandedOver};
 pub use links::{Believe, Heard, Links, OpenedSession};
 pub use security::{Security, SecurityError, TlsFiles};
 pub use server::{Admitted, Guest, Serve, Server};

@@ -119,6 +119,11 @@ impl Channel {
             .max_decoding_message_size(self.settings.message_down)
     }
 
+    /// The same, with other limits.
+    pub(crate) fn with(self, settings: LinkSettings) -> Self {
+        Self { settings, ..self }
+    }
+
     /// One question, one answer.
     pub(crate) async fn ask<Q, A>(
         &self,

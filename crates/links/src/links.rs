@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use crate::error::{LinkError, OpenError};
+use crate::hand_over::{self, HandOver, HandedOver};
 use crate::link::{Common, Link};
 use crate::outgoing;
 use crate::security::Security;
@@ -131,6 +132,19 @@ impl Links {
             metrics::counter!("tureen_link_errors_total", "why" => error.why()).increment(1);
         }
         opened
+    }
+
+    /// Offers another node a room of this one.
+    ///
+    /// # Errors
+    /// [`LinkError`]: whether it took the room is not known.
+    pub async fn hand_over(&self, node: &Node, offer: HandOver) -> Result<HandedOver, LinkError> {
+        let link = self.link(node);
+        let asking = async {
+            let channel = link.channel().await?.with(hand_over::settings(self.common.settings));
+            channel.ask(path::HAND_OVER, offer, hand_over::ANSWER).await
+        };
+        tokio::time::timeout(hand_over::ANSWER, asking).await.unwrap_or(Err(LinkError::Silent))
     }
 
     /// The node has just been heard, whoever began: a failed attempt to reach it before does not count any more.

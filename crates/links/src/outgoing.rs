@@ -7,7 +7,7 @@ use cluster::lease::Term;
 use cluster::node::Node;
 use futures_util::stream;
 use futures_util::{Stream, StreamExt};
-use host::{FarEnd, Loss, Session, ToClient};
+use host::{FarEnd, Loss, Move, Session, ToClient};
 use http::uri::PathAndQuery;
 use room::RoomId;
 use tokio::sync::{mpsc, oneshot};
@@ -115,7 +115,9 @@ impl Relay {
             match next {
                 Ok(Some(Down::Say { epoch, message })) => {
                     let term = Term { epoch, node: self.node.id.clone() };
-                    if self.is_stale(&term) {
+                    // Where its room has gone on says the one who had it, after it was seen there.
+                    let is_farewell = matches!(message, ToClient::Move(Move::To { .. }));
+                    if !is_farewell && self.is_stale(&term) {
                         break Loss::Superseded;
                     }
                     let last = matches!(message, ToClient::Close { .. } | ToClient::Lost(_));

@@ -34,6 +34,7 @@ use tracing::{debug, info, warn};
 
 use crate::codec::Json;
 use crate::error::{OpenRefused, Policy};
+use crate::hand_over::{self, HandOver, HandedOver};
 use crate::incoming::Downward;
 use crate::security::{Security, is_named, may_be_plain, names, refused_by_tls};
 use crate::settings::{CONNECTION_WINDOW, LinkSettings, Me, OTHER_STREAMS, SEND_BUFFER};
@@ -99,6 +100,9 @@ pub trait Serve: Send + Sync + 'static {
         from: &Guest,
         open: OpenSite,
     ) -> impl Future<Output = Result<TakenSite, SiteRefused>> + Send;
+
+    /// Another has a room that it wants to go on here.
+    fn hand_over(&self, from: &Guest, offer: HandOver) -> impl Future<Output = HandedOver> + Send;
 
     /// Another has seen a higher term of a room.
     fn fenced(&self, from: &Guest, room: RoomId, newest: Term);
@@ -361,6 +365,11 @@ impl<S: Serve> Connection<S> {
                 };
                 unary(settings, request, fenced).await
             }
+            path::HAND_OVER => {
+                let hand_over =
+                    move |offer: HandOver| async move { Ok(serve.hand_over(&guest, offer).await) };
+                unary(hand_over::settings(settings), request, hand_over).await
+            }
             path::SESSION => {
                 let open = move |mut up: tonic::Streaming<Up>| async move {
                     let first = tokio::time::timeout(settings.answer, up.message()).await;
@@ -383,9 +392,9 @@ impl<S: Serve> Connection<S> {
                     let Ok(Ok(Some(SiteUp::Open(open)))) = first else {
                         return Err(Status::invalid_argument("a site begins with its opening"));
                     };
-                    Ok(match serve.site(&guest, open).await {
+                    Ok(match serve.site(&guest, open.clone()).await {
                         Ok(taken) => SiteDownward::open(taken, up),
-                        Err(why) => SiteDownward::refused(why),
+                        Err(why) => SiteDownward::refused(&guest.id, &open, why),
                     })
                 };
                 grpc::<SiteUp, SiteDown>(settings).streaming(Handler(open), request).await

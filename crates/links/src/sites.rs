@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use cluster::lease::Term;
+use cluster::node::NodeId;
 use futures_util::future::BoxFuture;
 use futures_util::{Stream, StreamExt, stream};
 use host::{SiteNews, SiteOp};
@@ -15,7 +16,7 @@ use room::{RoomId, SiteId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Status, Streaming};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::codec::Json;
 use crate::error::LinkError;
@@ -37,6 +38,9 @@ pub struct OpenSite {
     pub site: SiteId,
     /// The term under which the asker has the room.
     pub term: Term,
+    /// It is there, parked, and is taken up.
+    #[serde(default)]
+    pub adopt: bool,
 }
 
 /// Why a node takes in no site.
@@ -51,6 +55,20 @@ pub enum SiteRefused {
     /// The node has no workers, or drains.
     #[error("the node takes in no media now")]
     NotNow,
+    /// There is no such site that waits to be taken up.
+    #[error("the site is not there, or was taken up already")]
+    NotThere,
+}
+
+impl SiteRefused {
+    /// A label for counters.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Stale { .. } => "stale",
+            Self::NotNow => "not_now",
+            Self::NotThere => "not_there",
+        }
+    }
 }
 
 /// Why there is no site.
@@ -196,8 +214,18 @@ enum State {
 }
 
 impl SiteDownward {
-    pub(crate) fn refused(why: SiteRefused) -> Self {
-        metrics::counter!("tureen_link_sites_refused_total").increment(1);
+    /// Refuses what that node asked for. A node that takes nothing in now is no news: it was asked before that was known.
+    pub(crate) fn refused(
+        from: &NodeId,
+        OpenSite { room, site, term, .. }: &OpenSite,
+        why: SiteRefused,
+    ) -> Self {
+        metrics::counter!("tureen_link_sites_refused_total", "why" => why.name()).increment(1);
+        let (site, epoch) = (site.0, term.epoch.0);
+        match why {
+            SiteRefused::NotNow => debug!(node = %from, %room, site, epoch, %why, "a room's site is refused"),
+            _ => warn!(node = %from, %room, site, epoch, %why, "a room's site is refused"),
+        }
         Self(State::Refused(why))
     }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{OpenRefused, Policy};
 
 /// The version of what nodes say to each other. Nodes of another version are refused.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// Where each kind of message goes.
 pub(crate) mod path {
@@ -20,6 +20,7 @@ pub(crate) mod path {
     pub(crate) const FENCED: &str = "/tureen.Links/Fenced";
     pub(crate) const SESSION: &str = "/tureen.Links/Session";
     pub(crate) const SITE: &str = "/tureen.Links/Site";
+    pub(crate) const HAND_OVER: &str = "/tureen.Links/HandOver";
 }
 
 /// The first thing that is said on a connection.
@@ -67,6 +68,9 @@ pub struct OpenSession {
     /// The session that it has and comes back to.
     #[serde(default)]
     pub resume: Option<Resume>,
+    /// The session that came to the node with its room, and is carried on.
+    #[serde(default)]
+    pub attach: Option<SessionId>,
 }
 
 /// A session that a client wants back.

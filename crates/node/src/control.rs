@@ -3,6 +3,8 @@
 
 mod drain;
 mod owner;
+mod parted;
+mod places;
 mod search;
 
 use std::collections::HashMap;
@@ -17,7 +19,7 @@ use cluster::lease::{Lease, Term};
 use cluster::neighbourhood::{Neighbourhood, Ping};
 use cluster::node::{Node as Identity, NodeId};
 use cluster::timing::Timing;
-use host::Host;
+use host::{Host, Prepared};
 use links::{LinkError, LinkSettings, Links, Me, Security};
 use room::RoomId;
 use store::membership::View;
@@ -25,8 +27,8 @@ use store::{Round, Store, StoreEvent};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
-use self::drain::Handed;
 pub use self::drain::Remaining;
+use self::drain::{Handed, Offer};
 use self::search::Search;
 use crate::serve::LastPing;
 use crate::sites::ClusterSites;
@@ -88,7 +90,7 @@ pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) members: watch::Receiver<View>,
     pub(crate) last_ping: LastPing,
-    draining: watch::Receiver<bool>,
+    standing: watch::Receiver<Standing>,
 }
 
 /// What wakes the task.
@@ -125,12 +127,32 @@ pub(crate) enum Input {
     Released { room: RoomId, term: Term, released: bool },
     /// Another node has claimed a room that was given up, or nobody has.
     Rehomed { room: RoomId, moved: bool },
+    /// Another node offers a room of its own.
+    Offered {
+        room: RoomId,
+        lease: Lease,
+        prepared: Box<Prepared>,
+        answer: oneshot::Sender<Result<Term, String>>,
+    },
+    /// A room that was offered to these nodes goes on here; to none, where it cannot move any more.
+    NotMoved { room: RoomId, lease: Lease, asked: Vec<NodeId> },
     /// What is left to give up.
     Remaining(oneshot::Sender<Remaining>),
     /// The store answered a search.
     Read { room: RoomId, search: u64, found: Option<Option<Lease>> },
     /// A node answered a search.
-    Answered { room: RoomId, search: u64, answer: Option<Answer> },
+    Answered { room: RoomId, search: u64, asked: NodeId, answer: Option<Answer> },
+    /// A peer that was let in found no place in this node, and its room not begun.
+    NoPlace(RoomId),
+}
+
+/// Whether new rooms go to a node, as it says itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// It gives up its rooms, and takes no others.
+    pub draining: bool,
+    /// It has as much as it may.
+    pub full: bool,
 }
 
 /// A peer's leave to enter a room of this node. Kept until it is in, or has given up: until then the room is not over.
@@ -164,6 +186,8 @@ pub(crate) struct Control {
     directory: Directory,
     /// Whether the store answered the last question.
     store_answers: bool,
+    /// Since when it alone does not answer this node.
+    parted: Option<Instant>,
     pings: HashMap<NodeId, u8>,
     searches: HashMap<RoomId, Search>,
     last_search: u64,
@@ -183,9 +207,13 @@ pub(crate) struct Control {
     claiming: usize,
     /// It gives up its rooms, until then, and takes no others.
     draining: Option<Instant>,
-    is_draining: watch::Sender<bool>,
+    standing: watch::Sender<Standing>,
+    /// Rooms of other nodes, on their way here.
+    offers: HashMap<RoomId, Offer>,
     /// The rooms that it has given up, while something of them is here.
     handed: HashMap<RoomId, Handed>,
+    /// Its workers' sites, if it has workers.
+    sites: Option<Arc<ClusterSites>>,
 }
 
 impl Node {
@@ -208,7 +236,7 @@ impl Node {
         let links = Links::new(settings.me(), security, LinkSettings::default(), Arc::new(terms.clone()));
         let mut view = Neighbourhood::new(me.clone(), settings.timing);
         let last_ping = LastPing::new(view.ping(true, Instant::now()));
-        let (is_draining, draining) = watch::channel(false);
+        let (says, standing) = watch::channel(Standing::default());
         let shared = store.clone();
         let control = Control {
             inputs: inputs.downgrade(),
@@ -220,6 +248,7 @@ impl Node {
             host: host.clone(),
             members: members.clone(),
             store_answers: true,
+            parted: None,
             pings: HashMap::new(),
             searches: HashMap::new(),
             last_search: 0,
@@ -233,13 +262,15 @@ impl Node {
             created: HashMap::new(),
             claiming: 0,
             draining: None,
-            is_draining: is_draining.clone(),
+            standing: says,
+            offers: HashMap::new(),
             handed: HashMap::new(),
+            sites: sites.clone(),
             settings,
         };
         tokio::spawn(control.run(inbox, ended));
         let inner =
-            Inner { me, region, inputs, host, sites, links, store: shared, members, last_ping, draining };
+            Inner { me, region, inputs, host, sites, links, store: shared, members, last_ping, standing };
         let inner = Arc::new(inner);
         if let Some(sites) = &inner.sites {
             sites.bind(&inner);
@@ -253,16 +284,16 @@ impl Node {
         self.tell(Input::Drain(Some(until))).await;
     }
 
-    /// Whether this node drains.
-    pub fn draining(&self) -> watch::Receiver<bool> {
-        self.0.draining.clone()
+    /// Whether this node drains, or is full.
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.0.standing.clone()
     }
 
     /// What is left to hand over.
     pub async fn remaining(&self) -> Remaining {
         let (answer, answered) = oneshot::channel();
         self.tell(Input::Remaining(answer)).await;
-        answered.await.unwrap_or(Remaining { owned: 0, running_out: 0, can_move: false })
+        answered.await.unwrap_or(Remaining { owned: 0, running_out: 0, edges: 0, can_move: false })
     }
 }
 
@@ -281,9 +312,14 @@ impl Control {
                 biased;
                 _ = ping.tick() => {
                     self.ping();
+                    self.look_at_store();
+                    self.look_at_places(false);
                     self.hand_over();
                 }
-                _ = beat.tick() => self.beat(),
+                _ = beat.tick() => {
+                    self.look_at_places(true);
+                    self.beat();
+                }
                 Ok(()) = self.members.changed() => self.look_at_members(),
                 Some(room) = ended.recv() => self.room_ended(room),
                 event = events.recv() => self.heard_of(event),
@@ -326,13 +362,28 @@ impl Control {
             }
             Input::Keeper { event, store_answered } => {
                 self.store_answers = store_answered;
+                if matches!(event, Event::Read { .. }) {
+                    self.look_at_places(false);
+                }
                 self.keep(event);
             }
             Input::Claimed(event) => {
                 self.claiming -= 1;
                 self.store_answers = !matches!(event, Event::Claimed { result: None, .. });
+                let room = match &event {
+                    Event::Claimed { room, .. } => Some(room.clone()),
+                    _ => None,
+                };
                 self.keep(event);
+                // Where the room has not become this node's, nothing comes of the offer.
+                if let Some(offer) = room.and_then(|room| self.offers.remove(&room)) {
+                    let _ = offer.answer.send(Err("the store holds another lease".to_owned()));
+                }
             }
+            Input::Offered { room, lease, prepared, answer } => {
+                self.offered(room, lease, Offer { prepared, answer });
+            }
+            Input::NotMoved { room, lease, asked } => self.not_moved(room, lease, asked),
             Input::Round(round) => self.confirm_all(round),
             Input::Drain(until) => self.drain(until),
             Input::Released { room, term, released } => self.released(room, term, released),
@@ -341,7 +392,8 @@ impl Control {
                 let _ = answer.send(self.remaining());
             }
             Input::Read { room, search, found } => self.read(room, search, found),
-            Input::Answered { room, search, answer } => self.answered(room, search, answer),
+            Input::Answered { room, search, asked, answer } => self.answered(room, search, &asked, answer),
+            Input::NoPlace(room) => self.room_ended(room),
         }
     }
 
@@ -397,6 +449,8 @@ impl Control {
         }
         self.view.note_epoch(view.swept);
         self.store_answers = view.store;
+        drop(view);
+        self.count_full();
     }
 
     /// The store tells of something.
@@ -409,8 +463,10 @@ impl Control {
                 }
                 self.keep(Event::Fenced { room, newest: term });
             }
-            Ok(StoreEvent::Drain(node, within))
-                if node == self.settings.identity.id && self.draining.is_none() =>
+            Ok(StoreEvent::Drain(node, incarnation, within))
+                if node == self.settings.identity.id
+                    && incarnation.is_none_or(|meant| meant == self.settings.identity.incarnation)
+                    && self.draining.is_none() =>
             {
                 self.drain(Instant::now().checked_add(within));
             }

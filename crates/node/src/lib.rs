@@ -5,14 +5,13 @@
 //! as an [`control::Input`]. [`Rooms`] is what gateways see: a room is reached by its name, wherever it runs.
 //! Nothing here decides who gets a room (`cluster` does) or what happens in one (`room` does).
 
+mod carrier;
 mod control;
-mod messages;
 mod rooms;
 mod serve;
 mod sites;
 mod terms;
 
-pub use control::{Media, Node, NodeSettings, Remaining};
-pub use messages::Messages;
-pub use rooms::{ConnectError, Entered, Rooms};
+pub use control::{Media, Node, NodeSettings, Remaining, Standing};
+pub use rooms::{ConnectError, Entered, Messages, Rooms};
 pub use sites::ClusterSites;

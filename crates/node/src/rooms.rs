@@ -5,20 +5,22 @@ use std::time::{Duration, Instant};
 use cluster::keeper::Refusal;
 use cluster::lease::{Epoch, Term};
 use cluster::node::{Node as Identity, NodeId};
-use host::{Host, NotResumed, Resumed, Session};
+use host::{Host, NotResumed, Resumed, Session, ToClient};
 use links::{OpenError, OpenRefused, OpenSession, OpenedSession, Resume};
 use rand::RngExt;
-use room::{Comer, PeerId, RoomId};
-use tokio::sync::{oneshot, watch};
+use room::{Comer, PeerId, RoomId, SessionId};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::debug;
 
+use crate::carrier::Carrier;
 use crate::control::{Input, Node};
-use crate::messages::Messages;
 
 /// How long a peer waits for its room's owner: as long as it takes to replace one that fell silent, and a little.
 const PATIENCE: Duration = Duration::from_secs(6);
 /// Between two attempts: something in this range, so that a room's peers do not all come at once.
 const PAUSE_MS: std::ops::Range<u64> = 50..200;
+/// How long a client that comes back waits for a room that moves.
+const RESUMES: Duration = Duration::from_secs(3);
 
 /// Why a client was not let in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +28,9 @@ pub enum ConnectError {
     /// The server that has the room is full, or ends.
     #[error(transparent)]
     Host(#[from] host::ConnectError),
+    /// Nobody has the room, and no node has place for another.
+    #[error("all media nodes of this cluster are full: try again later")]
+    Full,
     /// Nobody can have the room now.
     #[error("the room cannot be reached now: {0}; try again")]
     Unreachable(Refusal),
@@ -39,6 +44,7 @@ impl ConnectError {
             Self::Host(host::ConnectError::Rooms(_)) => "rooms",
             Self::Host(host::ConnectError::ShuttingDown) => "shutting_down",
             Self::Host(host::ConnectError::Busy) => "busy",
+            Self::Full => "full",
             Self::Unreachable(why) => why.name(),
         }
     }
@@ -60,10 +66,7 @@ impl Rooms {
     /// [`ConnectError`]: nothing was opened.
     pub async fn connect(&self, room: RoomId, comer: Comer) -> Result<(Session, Messages), ConnectError> {
         match self {
-            Self::Alone(host) => {
-                let (session, messages) = host.connect(room, comer).await?;
-                Ok((session, Messages::alone(messages)))
-            }
+            Self::Alone(host) => Ok(host.connect(room, comer).await?),
             Self::Cluster(node) => {
                 let entered = node.connect(room, comer, false).await?;
                 Ok((entered.session, entered.messages))
@@ -81,7 +84,7 @@ impl Rooms {
                 let peer = comer.peer.clone();
                 let (session, messages) = host.enter(room.clone(), comer).await?;
                 let token = host.resume_token(room, peer, session.id(), (ALONE.0, ALONE.1.to_owned()));
-                Ok(Entered { session, messages: Messages::alone(messages), token, resumed: None })
+                Ok(Entered { session, messages, token, resumed: None })
             }
             Self::Cluster(node) => node.connect(room, comer, true).await,
         }
@@ -102,13 +105,17 @@ impl Rooms {
             Self::Alone(host) => {
                 let term = (ALONE.0, ALONE.1);
                 let (session, messages, resumed) = host.resume(room, peer, &token, term, received).await?;
-                let messages = Messages::alone(messages);
                 Ok(Entered { session, messages, token: Some(token), resumed: Some(resumed) })
             }
             Self::Cluster(node) => node.resume(room, peer, Resume { token, received }).await,
         }
     }
 }
+
+/// What a room says to a client, in order. It ends without a word where the client did not read fast enough. A room that has
+/// another owner now, to whom the session did not go with it, ends it with [`host::Loss::Superseded`], and nothing of the old
+/// owner comes after that.
+pub type Messages = mpsc::Receiver<ToClient>;
 
 /// The term of rooms without a cluster.
 const ALONE: (u64, &str) = (0, "");
@@ -131,7 +138,11 @@ impl Rooms {
     pub async fn has(&self, room: &RoomId) -> bool {
         match self {
             Self::Alone(host) => host.has(room),
-            Self::Cluster(node) => matches!(node.0.store.read(room).await, Ok((Some(_), _))),
+            Self::Cluster(node) => match node.0.store.read(room).await {
+                Ok((held, _)) => held.is_some(),
+                // What is known of it then: a room that nobody knows is not made without the store.
+                Err(_) => node.find(room, false).await.is_ok(),
+            },
         }
     }
 }
@@ -160,6 +171,7 @@ impl Node {
                     // Nobody asked for it.
                     Err(NotOpened::NotResumed(_)) => Refusal::NotHere,
                 },
+                Err(Refusal::Full) => return Err(ConnectError::Full),
                 Err(why) => why,
             };
             turned_away = true;
@@ -173,7 +185,8 @@ impl Node {
         }
     }
 
-    async fn find(&self, room: &RoomId, turned_away: bool) -> Result<Term, Refusal> {
+    /// Who has a room. `turned_away`: whoever was known does not have it, or does not answer.
+    pub(crate) async fn find(&self, room: &RoomId, turned_away: bool) -> Result<Term, Refusal> {
         let (answer, found) = oneshot::channel();
         self.tell(Input::Find { room: room.clone(), turned_away, answer }).await;
         found.await.unwrap_or(Err(Refusal::CutOff))
@@ -186,24 +199,72 @@ impl Node {
         stays: bool,
         term: Term,
     ) -> Result<Entered, NotOpened> {
-        let opened = if term.node == self.0.me {
-            self.open_here(room, comer.clone(), stays).await?
-        } else {
-            let owner = self.known(&term.node).ok_or(NotOpened::Elsewhere(None))?;
-            let open = OpenSession { room: room.clone(), comer: comer.clone(), term, stays, resume: None };
-            self.open_there(owner, open).await?
-        };
-        self.entered(room, opened).await.ok_or(NotOpened::Elsewhere(None))
+        let (peer, comer) = (comer.peer.clone(), comer.clone());
+        let open = OpenSession { room: room.clone(), comer, term, stays, resume: None, attach: None };
+        let opened = self.open_at(open).await?;
+        self.entered(room, peer, stays, opened).await.ok_or(NotOpened::Elsewhere(None))
     }
 
     /// An opened session, if its owner is to be believed.
-    async fn entered(&self, room: &RoomId, opened: OpenedSession) -> Option<Entered> {
-        let OpenedSession { session, messages, term, token, resumed } = opened;
-        let newest = self.accept(room, &term).await?;
-        Some(Entered { session, messages: Messages::of(messages, term, newest), token, resumed })
+    async fn entered(
+        &self,
+        room: &RoomId,
+        peer: PeerId,
+        stays: bool,
+        mut opened: OpenedSession,
+    ) -> Option<Entered> {
+        let newest = self.accept(room, &opened.term).await?;
+        let (token, resumed) = (opened.token.take(), opened.resumed.take());
+        let (session, messages) = Carrier::start(self, room.clone(), peer, stays, opened, newest);
+        Some(Entered { session, messages, token, resumed })
     }
 
-    async fn open_there(&self, owner: Identity, open: OpenSession) -> Result<OpenedSession, NotOpened> {
+    /// Carries on a session at the node that has its room under this term, and watches what comes after it.
+    pub(crate) async fn attach(
+        &self,
+        room: &RoomId,
+        peer: PeerId,
+        session: SessionId,
+        stays: bool,
+        term: Term,
+    ) -> Result<(OpenedSession, watch::Receiver<Term>), NotOpened> {
+        let (of, comer) = (room.clone(), Comer::new(peer));
+        let open = OpenSession { room: of, comer, term, stays, resume: None, attach: Some(session) };
+        let opened = self.open_at(open).await?;
+        let newest = self.accept(room, &opened.term).await.ok_or(NotOpened::Elsewhere(None))?;
+        Ok((opened, newest))
+    }
+
+    /// The same at this node, if it has the room under this very term.
+    async fn attach_here(
+        &self,
+        room: &RoomId,
+        peer: PeerId,
+        session: SessionId,
+        stays: bool,
+        term: Term,
+    ) -> Result<OpenedSession, NotOpened> {
+        let elsewhere = || NotOpened::Elsewhere(Some(Refusal::NotHere));
+        let host = self.0.host.as_ref().ok_or_else(elsewhere)?;
+        let own = self.own_term(room).await.filter(|own| *own == term).ok_or_else(elsewhere)?;
+        let attached = host.attach(room, peer, session, stays).await;
+        let (session, messages) = attached.map_err(NotOpened::NotResumed)?;
+        Ok(OpenedSession { session, messages, term: own, token: None, resumed: None })
+    }
+
+    /// Under which term this node has a room.
+    async fn own_term(&self, room: &RoomId) -> Option<Term> {
+        let (answer, answered) = oneshot::channel();
+        self.tell(Input::Has { room: room.clone(), answer }).await;
+        answered.await.ok().flatten()
+    }
+
+    /// Opens a session at the node that its term names, which may be this one.
+    async fn open_at(&self, open: OpenSession) -> Result<OpenedSession, NotOpened> {
+        if open.term.node == self.0.me {
+            return self.serve_here(open).await;
+        }
+        let owner = self.known(&open.term.node).ok_or(NotOpened::Elsewhere(None))?;
         let room = open.room.clone();
         self.0.links.open(&owner, open).await.map_err(|error| {
             debug!(%room, owner = %owner.id, %error, "the room's owner did not open a session");
@@ -218,27 +279,63 @@ impl Node {
         })
     }
 
-    /// The session is where its token says, or nowhere: nobody is asked who has the room.
+    /// Opens a session in a room of this node, whoever asks.
+    pub(crate) async fn serve_here(&self, open: OpenSession) -> Result<OpenedSession, NotOpened> {
+        let OpenSession { room, comer, term, stays, resume, attach } = open;
+        match (resume, attach) {
+            (Some(resume), _) => {
+                self.resume_here(&room, &comer.peer, &resume, term).await.map_err(NotOpened::NotResumed)
+            }
+            (None, Some(session)) => self.attach_here(&room, comer.peer, session, stays, term).await,
+            (None, None) => self.open_here(&room, comer, stays).await,
+        }
+    }
+
+    /// The session is where its token says, or where its room has gone on since.
     async fn resume(&self, room: &RoomId, peer: &PeerId, resume: Resume) -> Result<Entered, NotResumed> {
         let claims = token::read_resume(&resume.token).ok_or(NotResumed::Token)?;
         let node: NodeId = claims.node.parse().map_err(|_| NotResumed::Token)?;
-        let term = Term { epoch: Epoch(claims.epoch), node };
-        let opened = if term.node == self.0.me {
-            self.resume_here(room, peer, &resume, term).await?
-        } else {
-            let owner = self.known(&term.node).ok_or(NotResumed::Unreachable)?;
-            let (room, comer) = (room.clone(), Comer::new(peer.clone()));
-            let open = OpenSession { room, comer, term, stays: true, resume: Some(resume) };
-            self.open_there(owner, open).await.map_err(|why| match why {
-                NotOpened::NotResumed(why) => why,
-                NotOpened::Refused(_) | NotOpened::Elsewhere(_) => NotResumed::Unreachable,
-            })?
+        let mut term = Term { epoch: Epoch(claims.epoch), node };
+        let until = Instant::now() + RESUMES;
+        let opened = loop {
+            let why = match self.resume_at(room, peer, &resume, term.clone()).await {
+                Ok(opened) => break opened,
+                Err(why @ (NotResumed::StaleTerm | NotResumed::Unreachable | NotResumed::Moving)) => why,
+                Err(why) => return Err(why),
+            };
+            let newest = self.0.store.read(room).await.ok().and_then(|(lease, _)| Some(lease?.term));
+            match newest {
+                Some(newest) if newest > term => term = newest,
+                _ if why != NotResumed::Moving => return Err(why),
+                _ => {}
+            }
+            if Instant::now() >= until {
+                return Err(why);
+            }
+            let pause = rand::rng().random_range(PAUSE_MS);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
         };
-        self.entered(room, opened).await.ok_or(NotResumed::StaleTerm)
+        self.entered(room, peer.clone(), true, opened).await.ok_or(NotResumed::StaleTerm)
+    }
+
+    async fn resume_at(
+        &self,
+        room: &RoomId,
+        peer: &PeerId,
+        resume: &Resume,
+        term: Term,
+    ) -> Result<OpenedSession, NotResumed> {
+        let (room, comer) = (room.clone(), Comer::new(peer.clone()));
+        let resume = Some(resume.clone());
+        let open = OpenSession { room, comer, term, stays: true, resume, attach: None };
+        self.open_at(open).await.map_err(|why| match why {
+            NotOpened::NotResumed(why) => why,
+            NotOpened::Refused(_) | NotOpened::Elsewhere(_) => NotResumed::Unreachable,
+        })
     }
 
     /// Brings a client back to a session of this node, if the node has the room under this very term.
-    pub(crate) async fn resume_here(
+    async fn resume_here(
         &self,
         room: &RoomId,
         peer: &PeerId,
@@ -246,11 +343,16 @@ impl Node {
         term: Term,
     ) -> Result<OpenedSession, NotResumed> {
         let host = self.0.host.as_ref().ok_or(NotResumed::Token)?;
-        let (answer, answered) = oneshot::channel();
-        self.tell(Input::Has { room: room.clone(), answer }).await;
-        let own = answered.await.ok().flatten().ok_or(NotResumed::StaleTerm)?;
+        let Some(own) = self.own_term(room).await else {
+            // While it is here and nobody's, it is on its way to another.
+            return Err(if host.has(room) { NotResumed::Moving } else { NotResumed::StaleTerm });
+        };
         if own != term {
             return Err(NotResumed::StaleTerm);
+        }
+        if !host.has(room) {
+            // It is on its way here, or has just ended, of which the store hears next.
+            return Err(NotResumed::Moving);
         }
         let under = (own.epoch.0, own.node.as_str());
         let (session, messages, resumed) = host.resume(room, peer, token, under, *received).await?;
@@ -259,12 +361,7 @@ impl Node {
     }
 
     /// Lets a peer into a room of this node, if it has the room and may.
-    pub(crate) async fn open_here(
-        &self,
-        room: &RoomId,
-        comer: Comer,
-        stays: bool,
-    ) -> Result<OpenedSession, NotOpened> {
+    async fn open_here(&self, room: &RoomId, comer: Comer, stays: bool) -> Result<OpenedSession, NotOpened> {
         let Some(host) = &self.0.host else { return Err(NotOpened::Elsewhere(None)) };
         let (answer, answered) = oneshot::channel();
         self.tell(Input::Admit { room: room.clone(), answer }).await;
@@ -277,7 +374,15 @@ impl Node {
         };
         let term = admitted.term.clone();
         drop(admitted);
-        let (session, messages) = opened.map_err(NotOpened::Refused)?;
+        let (session, messages) = match opened {
+            Ok(opened) => opened,
+            // Others filled this node after it had claimed the room: it is anybody's again.
+            Err(host::ConnectError::Sessions(_) | host::ConnectError::Rooms(_)) if !host.has(room) => {
+                self.tell(Input::NoPlace(room.clone())).await;
+                return Err(NotOpened::Elsewhere(Some(Refusal::Full)));
+            }
+            Err(why) => return Err(NotOpened::Refused(why)),
+        };
         let under = (term.epoch.0, term.node.as_str().to_owned());
         let token = stays.then(|| host.resume_token(room.clone(), peer, session.id(), under)).flatten();
         Ok(OpenedSession { session, messages, term, token, resumed: None })

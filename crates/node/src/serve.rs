@@ -7,7 +7,8 @@ use cluster::lease::Term;
 use cluster::neighbourhood::Ping;
 use host::{SITE_NEWS, Sites};
 use links::{
-    Admitted, Guest, OpenRefused, OpenSession, OpenSite, OpenedSession, Serve, SiteRefused, TakenSite,
+    Admitted, Guest, HandOver, HandedOver, OpenRefused, OpenSession, OpenSite, OpenedSession, Serve,
+    SiteRefused, TakenSite,
 };
 use room::RoomId;
 use tokio::sync::{mpsc, oneshot};
@@ -52,19 +53,12 @@ impl Serve for Node {
     }
 
     async fn open(&self, _: &Guest, open: OpenSession) -> Result<Admitted, OpenRefused> {
-        let OpenSession { room, comer, term, stays, resume } = open;
-        let opened = match resume {
-            // The term is what the client's token says, which nobody has looked at: it proves nothing about the room.
-            Some(resume) => {
-                self.resume_here(&room, &comer.peer, &resume, term).await.map_err(NotOpened::NotResumed)
-            }
-            None => {
-                // Whoever comes under a higher term knows more than this node.
-                self.tell(Input::Fenced { room: room.clone(), newest: term }).await;
-                self.open_here(&room, comer, stays).await
-            }
-        };
-        match opened {
+        // Whoever comes under a higher term knows more than this node. But the term of one who comes back is what the client's token
+        // says, which nobody has looked at: it proves nothing about the room.
+        if open.resume.is_none() && open.attach.is_none() {
+            self.tell(Input::Fenced { room: open.room.clone(), newest: open.term.clone() }).await;
+        }
+        match self.serve_here(open).await {
             Ok(OpenedSession { session, messages, term, token, resumed }) => {
                 Ok(Admitted { session, messages, term, token, resumed })
             }
@@ -78,9 +72,9 @@ impl Serve for Node {
     }
 
     async fn site(&self, from: &Guest, open: OpenSite) -> Result<TakenSite, SiteRefused> {
-        let OpenSite { room, site, term } = open;
+        let OpenSite { room, site, term, adopt } = open;
         let draining = self.known(&self.0.me).is_some_and(|me| me.draining);
-        let sites = self.0.sites.as_ref().filter(|_| !draining && term.node == from.id);
+        let sites = self.0.sites.as_ref().filter(|_| (adopt || !draining) && term.node == from.id);
         let Some(sites) = sites else { return Err(SiteRefused::NotNow) };
         let (answer, accepted) = oneshot::channel();
         self.tell(Input::Accept { room: room.clone(), term: term.clone(), answer }).await;
@@ -90,11 +84,35 @@ impl Serve for Node {
             Err(_) => return Err(SiteRefused::NotNow),
         };
         let (news, told) = mpsc::channel(SITE_NEWS);
-        let ops = sites.local.open(&room, site, None, news);
+        let ops = if adopt {
+            sites.local.take_up(&room, site, news).ok_or(SiteRefused::NotThere)?
+        } else {
+            sites.local.open(&room, site, None, news)
+        };
+        let place = sites.taken.take();
         let over = async move {
+            let _place = place;
             let _ = newest.wait_for(|newest| *newest > term).await;
         };
         Ok(TakenSite { ops, news: told, over: Box::pin(over) })
+    }
+
+    async fn hand_over(&self, from: &Guest, offer: HandOver) -> HandedOver {
+        let refused = |why: &str| HandedOver::Refused(why.to_owned());
+        let HandOver { room, lease, moving } = offer;
+        let Some(host) = &self.0.host else { return refused("the node has no workers") };
+        let prepared = match host.prepare(&moving) {
+            Ok(prepared) if *prepared.room() == room && lease.term.node == from.id => prepared,
+            Ok(_) => return refused("it is another room, or another node's"),
+            Err(error) => return HandedOver::Refused(error.to_string()),
+        };
+        let (answer, answered) = oneshot::channel();
+        self.tell(Input::Offered { room, lease, prepared: Box::new(prepared), answer }).await;
+        match answered.await {
+            Ok(Ok(term)) => HandedOver::Taken(term),
+            Ok(Err(why)) => HandedOver::Refused(why),
+            Err(_) => refused("the node ends"),
+        }
     }
 
     fn fenced(&self, _: &Guest, room: RoomId, newest: Term) {

@@ -115,6 +115,8 @@ pub enum SiteEvent {
     TransportClosed(TransportId),
     /// The worker has as much to do as it can (or has less again): new peers go elsewhere.
     Busy(bool),
+    /// The site's node is to be empty soon (or not any more): new peers go elsewhere, and those who are there, too.
+    Draining(bool),
     /// The worker or its node is gone, and the router and everything in it with it. The site's last event; work
     /// under way there is not answered any more.
     Lost,
@@ -198,6 +200,16 @@ pub enum Counter {
     Resumed,
     /// Such a peer did not come back in time.
     DetachedTooLong,
+    /// A peer was asked to take its media to another site, because the one where it is drains.
+    Migrating,
+    /// It has.
+    Migrated,
+    /// It did not in time, and was sent to join again.
+    MigrationOverdue,
+    /// A peer was sent to join again, because it cannot take its media along.
+    NotMigrating,
+    /// A peer was not let in, because the room has as many as it may.
+    RoomFull,
     /// A room lost a router.
     RouterLost,
     /// A room has one more router, because those it had were full, busy, or in other regions.
@@ -206,6 +218,8 @@ pub enum Counter {
     RouterOverLimit,
     /// A producer could not be brought to another site.
     PipeFailed,
+    /// A consumer had another take its place, because what it received came by way of a site that drains.
+    Rerouted,
     /// A producer was not forwarded to a peer, because that one has too many consumers.
     ConsumerOverLimit,
     /// A client refused a consumer, or did not answer.
@@ -226,10 +240,16 @@ impl Counter {
             Self::Detached => "detached",
             Self::Resumed => "resumed",
             Self::DetachedTooLong => "detached_too_long",
+            Self::Migrating => "migrating",
+            Self::Migrated => "migrated",
+            Self::MigrationOverdue => "migration_overdue",
+            Self::NotMigrating => "not_migrating",
+            Self::RoomFull => "room_full",
             Self::RouterLost => "router_lost",
             Self::Spread => "spread",
             Self::RouterOverLimit => "router_over_limit",
             Self::PipeFailed => "pipe_failed",
+            Self::Rerouted => "rerouted",
             Self::ConsumerOverLimit => "consumer_over_limit",
             Self::ConsumerRefused => "consumer_refused",
             Self::ConsumeFailed => "consume_failed",

@@ -40,4 +40,4 @@ pub use message::{
 };
 pub use outgoing::{Heard, NotKept, Outgoing};
 pub use policy::{MediaMatch, PolicyError, Role, RolePolicy, RoomType, Source};
-pub use room::{Held, Room};
+pub use room::{Held, Room, Snapshot, SnapshotError};

@@ -38,6 +38,9 @@ pub struct Limits {
     pub resume_ms: u64,
     /// Messages that are kept for a client that can come back, until it says that it has them.
     pub resume_messages: usize,
+    /// How long a peer may take to move its media from a site that drains to another, in milliseconds. It is below any
+    /// drain's deadline: who has not done it by then joins again, while there is still time.
+    pub migrate_ms: u64,
     /// How long an empty room keeps its router, in milliseconds, so that a reload or a re-join finds it again.
     pub linger_ms: u64,
 }
@@ -80,6 +83,7 @@ impl Default for Limits {
             router: RouterLimits::default(),
             resume_ms: 15_000,
             resume_messages: 4096,
+            migrate_ms: 10_000,
             linger_ms: 3000,
         }
     }
@@ -88,6 +92,10 @@ impl Default for Limits {
 impl Limits {
     pub(crate) fn linger(&self) -> Duration {
         Duration::from_millis(self.linger_ms)
+    }
+
+    pub(crate) fn migrate(&self) -> Duration {
+        Duration::from_millis(self.migrate_ms)
     }
 
     pub(crate) fn resume(&self) -> Duration {

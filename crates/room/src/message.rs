@@ -31,7 +31,7 @@ pub mod close_code {
     pub const TAKEN: u16 = 4006;
     /// The session that the client wanted back cannot be had: connect again without asking for it.
     pub const NOT_RESUMED: u16 = 4007;
-    /// Another node has the room now: join again, there. Media goes on here for a while, so that a client may take it up
+    /// Another node has the room now, or the one with the peer's media is to be empty: join again. Media goes on here for a while, so that a client may take it up
     /// there before it lets go of it here.
     pub const MOVED: u16 = 4009;
     /// The client's connection broke, and it did not come back in time. Nobody hears this.
@@ -127,6 +127,9 @@ pub enum Request {
         /// How it comes to receive.
         #[serde(default)]
         receives: Receives,
+        /// It understands [`Notification::Migrate`].
+        #[serde(default)]
+        migrates: bool,
     },
     /// Start to send.
     Produce {
@@ -138,6 +141,9 @@ pub enum Request {
         rtp_parameters: Box<RtpParameters>,
         /// Handed to receivers as it is.
         app_data: serde_json::Value,
+        /// A producer of this peer that this one takes the place of, in a migration.
+        #[serde(default)]
+        replaces: Option<ProducerId>,
     },
     /// Start to send messages.
     ProduceData {
@@ -151,7 +157,13 @@ pub enum Request {
         protocol: String,
         /// Handed to receivers as it is.
         app_data: serde_json::Value,
+        /// A data producer of this peer that this one takes the place of, in a migration.
+        #[serde(default)]
+        replaces: Option<DataProducerId>,
     },
+    /// The peer has at its new site all that it had at the old one ([`Notification::Migrate`]). Answered when the old
+    /// transports are closed; until then the client lets them send and receive.
+    Migrated,
     /// Stop to send.
     CloseProducer(ProducerId),
     /// Send nothing for a while.
@@ -342,6 +354,9 @@ pub enum ServerRequest {
         /// How well it is served: an object of scores, or null where nobody knows yet.
         #[serde(default)]
         score: serde_json::Value,
+        /// A consumer of this client that this one takes the place of, in a migration of either side.
+        #[serde(default)]
+        replaces: Option<ConsumerId>,
     },
     /// Receive these messages. Once accepted, the data consumer is resumed.
     NewDataConsumer {
@@ -361,6 +376,9 @@ pub enum ServerRequest {
         protocol: String,
         /// The sender's `appData`.
         app_data: Arc<serde_json::Value>,
+        /// A data consumer of this client that this one takes the place of, in a migration of either side.
+        #[serde(default)]
+        replaces: Option<DataConsumerId>,
     },
 }
 
@@ -413,6 +431,12 @@ pub enum Notification {
     Speakers(Vec<(PeerId, i8)>),
     /// What congestion control thinks of the way to this client, where it asked to be told.
     DownlinkBandwidth(DownlinkBandwidth),
+    /// The node that has this client's transports is to be empty: make new ones, produce on them what is produced on the
+    /// old, and say [`Request::Migrated`] once all media is there. Only to who said at its join that it can.
+    Migrate {
+        /// Who takes longer is closed with [`close_code::MOVED`].
+        within_ms: u64,
+    },
 }
 
 /// What congestion control thinks of the way to one client, in bit/s.

@@ -6,13 +6,15 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 use crate::id::RequestId;
 
 /// Requests of one client that are being done at once. Gateways let a connection have far fewer.
 const BEING_DONE: usize = 1024;
 
 /// One client's messages, numbered.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Outgoing<M> {
     /// The number of the last message; 0 before the first.
     last: u64,

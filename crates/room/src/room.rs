@@ -1,15 +1,19 @@
 //! The room itself: its parts, its life, and who comes and goes. What clients ask for is in `requests`, what the
-//! media side answers in `completions`, who receives whom in `forwarding`, where it all takes place in `sites`, and how
-//! media gets from one site to another in `pipe`.
+//! media side answers in `completions`, who receives whom in `forwarding`, where it all takes place in `sites`, how
+//! media gets from one site to another in `pipe` and `reroute`, and how a peer does in `migrate`.
 
 mod completions;
 mod data;
 mod detached;
 mod forwarding;
+mod link;
+mod migrate;
 mod on_request;
 mod pipe;
 mod requests;
+mod reroute;
 mod sites;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +24,7 @@ use std::time::Instant;
 
 use indexmap::IndexMap;
 use ortc::{MediaKind, RtpCapabilities, RtpParameters};
+use serde::{Deserialize, Serialize};
 
 use crate::error::RoomError;
 use crate::event::{Action, Comer, Counter, Event, MediaOp};
@@ -33,35 +38,58 @@ use crate::message::{
     Device, DownlinkBandwidth, Layers, Notification, PeerInfo, Receives, Reply, Request, close_code,
 };
 use crate::policy::{Role, RoomType, Source};
+use link::MediaLink;
+use migrate::Migration;
 use pipe::{Pipes, Step};
 use sites::Site;
+use snapshot::pairs;
+pub use snapshot::{Snapshot, SnapshotError};
 
-/// One room.
-#[derive(Debug)]
+/// One room. Its serde form is part of a [`Snapshot`], which says what of it moves and what does not.
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Room {
     id: RoomId,
     room_type: Arc<RoomType>,
+    /// Those of the node where it is.
+    #[serde(skip)]
     limits: Arc<Limits>,
+    #[serde(with = "pairs")]
     sites: BTreeMap<SiteId, Site>,
     last_site: u64,
     /// Until when no router of these regions is asked for again, because there was none.
+    #[serde(skip)]
     failed_sites: BTreeMap<Option<Region>, Instant>,
     pipes: Pipes,
     /// In order of arrival, because session ids only grow.
+    #[serde(with = "pairs")]
     peers: BTreeMap<SessionId, Peer>,
+    #[serde(with = "pairs")]
     sessions: BTreeMap<PeerId, SessionId>,
+    #[serde(with = "pairs")]
     producers: IndexMap<ProducerId, Producer>,
+    #[serde(with = "pairs")]
     consumers: BTreeMap<ConsumerId, Consumer>,
+    #[serde(with = "pairs")]
     data_producers: IndexMap<DataProducerId, data::DataProducer>,
+    #[serde(with = "pairs")]
     data_consumers: BTreeMap<DataConsumerId, data::DataConsumer>,
     /// With the site where it is done.
+    #[serde(with = "pairs")]
     pending: BTreeMap<OpId, (SiteId, Pending)>,
     deferred: VecDeque<(SessionId, RequestId, Request)>,
     speakers: Vec<(PeerId, i8)>,
     again: forwarding::Again,
+    /// Consumers whose place another has taken at the same site, and when they end.
+    #[serde(skip)]
+    replaced: VecDeque<(Instant, ConsumerId)>,
+    /// When it is looked next whether peers are to leave their sites.
+    #[serde(skip)]
+    migrate_at: Option<Instant>,
+    #[serde(skip)]
     empty_since: Option<Instant>,
     last_op: u64,
     last_ask: u64,
+    #[serde(skip)]
     out: Vec<Action>,
 }
 
@@ -84,6 +112,8 @@ pub struct Held {
     pub data_consumers: usize,
     /// Requests that wait for a router.
     pub deferred: usize,
+    /// Peers that take their media from one site to another.
+    pub migrating: usize,
     /// Routers beyond the first.
     pub further_sites: usize,
     /// Pairs of PipeTransports between routers.
@@ -92,50 +122,67 @@ pub struct Held {
     pub piped: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Peer {
     id: PeerId,
     role: Role,
     key: Option<PeerKey>,
     region: Option<Region>,
-    /// Where all its transports are.
+    /// Where its transports are made. Those at another site are old: it migrates.
     site: SiteId,
+    /// Where its consumers are made: at `site`, unless it migrates and has no transport there to receive on yet.
+    receiving: SiteId,
+    migration: Option<Migration>,
     joined: Option<Joined>,
-    transports: BTreeMap<TransportId, Direction>,
-    transports_coming: Vec<Direction>,
+    #[serde(with = "pairs")]
+    transports: BTreeMap<TransportId, Transport>,
+    transports_coming: Vec<Transport>,
     producers: BTreeSet<ProducerId>,
     producers_coming: usize,
     consumers: BTreeSet<ConsumerId>,
     consumers_coming: usize,
+    /// Consumers at the site that it leaves or by ways that are about to end, which others take the place of.
+    old_consumers: BTreeSet<ConsumerId>,
     /// Transports with an association for data channels.
     data_transports: BTreeSet<TransportId>,
     data_producers: BTreeSet<DataProducerId>,
     data_producers_coming: usize,
     data_consumers: BTreeSet<DataConsumerId>,
     data_consumers_coming: usize,
+    old_data_consumers: BTreeSet<DataConsumerId>,
+    #[serde(with = "pairs")]
     asks: BTreeMap<AskId, Asked>,
     /// Since when nobody reaches its client, which may come back.
+    #[serde(skip)]
     detached: Option<Instant>,
 }
 
 /// What a client was asked to receive.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 enum Asked {
     Consumer(ConsumerId),
     DataConsumer(DataConsumerId),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Joined {
     display_name: String,
     device: Device,
     rtp_capabilities: Option<Arc<RtpCapabilities>>,
     remote_address: Option<IpAddr>,
     receives: Receives,
+    migrates: bool,
+}
+
+/// One of a peer's transports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Transport {
+    direction: Direction,
+    site: SiteId,
 }
 
 /// Which way a transport was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Direction {
     Send,
     Receive,
@@ -152,7 +199,7 @@ impl Direction {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Producer {
     owner: SessionId,
     site: SiteId,
@@ -162,37 +209,37 @@ struct Producer {
     app_data: Arc<serde_json::Value>,
     consumable: Arc<RtpParameters>,
     paused: bool,
-    receivers: BTreeMap<SessionId, Link>,
+    #[serde(with = "pairs")]
+    receivers: BTreeMap<SessionId, MediaLink>,
+    /// What receivers that migrate have of it at the site that they leave, and others by a way that is about to end.
+    #[serde(with = "pairs")]
+    old: BTreeMap<SessionId, ConsumerId>,
+    /// The one that it takes the place of; it may have ended.
+    replaces: Option<ProducerId>,
 }
 
-/// What became of one producer for one receiver.
-#[derive(Debug)]
-enum Link {
-    /// Until the producer is piped to the receiver's site.
-    Waiting,
-    /// As `Waiting`, for one who asked.
-    Asked(Box<on_request::Asked<ProducerId>>),
-    Creating(OpId),
-    Consumer(ConsumerId),
-    /// The two do not fit, or the client said no. Not tried again on this transport.
-    Refused,
-}
-
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Consumer {
     producer: ProducerId,
     receiver: SessionId,
     transport: TransportId,
+    site: SiteId,
+    /// Which of the producer's spots there it consumes.
+    nth: u32,
     /// Until the client accepts, nothing else is said about a consumer: it would not know the id yet.
     accepted: bool,
     paused_by_client: bool,
     told_producer_paused: bool,
+    /// What the client set.
+    preferred: Option<Layers>,
+    priority: Option<u8>,
     score: serde_json::Value,
+    #[serde(with = "snapshot::nested")]
     layers: Option<Option<Layers>>,
 }
 
 /// Media work under way, with what is needed to go on afterwards.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 enum Pending {
     Router,
     Transport {
@@ -254,6 +301,8 @@ impl Room {
             deferred: VecDeque::new(),
             speakers: Vec::new(),
             again: forwarding::Again::default(),
+            replaced: VecDeque::new(),
+            migrate_at: None,
             empty_since: Some(now),
             last_op: 0,
             last_ask: 0,
@@ -273,8 +322,8 @@ impl Room {
             Event::Disconnected(session) => self.leave(session, now),
             Event::Detached(session) => self.detached(session, now),
             Event::Attached(session) => self.attached(session),
-            Event::Request { session, request, message } => self.request(session, request, message),
-            Event::Answered { session, ask, accepted } => self.answered(session, ask, accepted),
+            Event::Request { session, request, message } => self.request(session, request, message, now),
+            Event::Answered { session, ask, accepted } => self.answered(session, ask, accepted, now),
             Event::MediaDone { op, result } => self.media_done(op, result, now),
             Event::Site { site, what } => self.site_event(site, what, now),
             Event::Timeout => self.timeout(now),
@@ -283,6 +332,7 @@ impl Room {
                 self.out.push(Action::CloseRoom);
             }
         }
+        self.migrate_some(now);
         self.serve_pipes();
         self.tidy_sites();
         std::mem::take(&mut self.out)
@@ -291,7 +341,9 @@ impl Room {
     /// When [`Event::Timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let empty = self.empty_since.map(|since| since + self.limits.linger());
-        [empty, self.next_detached(), self.again.at].into_iter().flatten().min()
+        let replaced = self.replaced.front().map(|(at, _)| *at);
+        let next = [empty, self.next_detached(), self.again.at, self.next_migration(), replaced];
+        next.into_iter().flatten().min()
     }
 
     /// How much the room holds.
@@ -306,6 +358,7 @@ impl Room {
             data_producers: self.data_producers.len(),
             data_consumers: self.data_consumers.len(),
             deferred: self.deferred.len(),
+            migrating: self.peers.values().filter(|peer| peer.migration.is_some()).count(),
             further_sites: self.sites.len().saturating_sub(1),
             pipes,
             piped,
@@ -324,7 +377,9 @@ impl Room {
     fn connected(&mut self, session: SessionId, comer: Comer, now: Instant) {
         let Comer { peer: id, role, key, region } = comer;
         if self.admits(&id).is_err() {
-            self.close_session(session, close_code::FINAL, "the room is full");
+            self.count(Counter::RoomFull);
+            let reason = "the room is full: come again when somebody has left";
+            self.close_session(session, close_code::FINAL, reason);
             return;
         }
         if let Some(&older) = self.sessions.get(&id) {
@@ -371,21 +426,17 @@ impl Room {
         for producer in &peer.producers {
             self.drop_producer(producer);
         }
-        for consumer in &peer.consumers {
-            if let Some(consumer) = self.consumers.remove(consumer)
-                && let Some(producer) = self.producers.get_mut(&consumer.producer)
-            {
-                producer.receivers.remove(&session);
-            }
+        for consumer in peer.consumers.iter().chain(&peer.old_consumers) {
+            self.consumers.remove(consumer);
         }
         self.leave_data(session, &peer);
-        // Links that are being created or were refused have no consumer that leads to them.
         for producer in self.producers.values_mut() {
             producer.receivers.remove(&session);
+            producer.old.remove(&session);
         }
         self.pipes.forget(session);
-        for transport in peer.transports.into_keys() {
-            self.media(peer.site, Pending::Silent, MediaOp::CloseTransport(transport));
+        for (id, transport) in peer.transports {
+            self.media(transport.site, Pending::Silent, MediaOp::CloseTransport(id));
         }
         if peer.joined.is_some() {
             self.tell_others(session, &Notification::PeerClosed(peer.id.clone()));
@@ -411,12 +462,15 @@ impl Room {
         self.failed_sites.clear();
         self.pipes = Pipes::new(self.limits.router.fan_out);
         self.speakers.clear();
+        self.replaced.clear();
+        self.migrate_at = None;
         self.empty_since = Some(now);
     }
 
     fn timeout(&mut self, now: Instant) {
         self.leave_overdue(now);
         self.forward_again(now);
+        self.end_replaced(now);
         if self.empty_since.is_some_and(|since| since + self.limits.linger() <= now) {
             self.out.push(Action::CloseRoom);
         }
@@ -478,6 +532,8 @@ impl Peer {
             key,
             region,
             site,
+            receiving: site,
+            migration: None,
             joined: None,
             transports: BTreeMap::new(),
             transports_coming: Vec::new(),
@@ -485,11 +541,13 @@ impl Peer {
             producers_coming: 0,
             consumers: BTreeSet::new(),
             consumers_coming: 0,
+            old_consumers: BTreeSet::new(),
             data_transports: BTreeSet::new(),
             data_producers: BTreeSet::new(),
             data_producers_coming: 0,
             data_consumers: BTreeSet::new(),
             data_consumers_coming: 0,
+            old_data_consumers: BTreeSet::new(),
             asks: BTreeMap::new(),
             detached: None,
         }
@@ -516,7 +574,10 @@ impl Peer {
 
     /// Where consumers go: the transport made for receiving, else one made for both.
     fn receive_transport(&self) -> Option<&TransportId> {
-        let of = |wanted| self.transports.iter().find(|(_, d)| **d == wanted).map(|(id, _)| id);
+        let of = |direction| {
+            let wanted = Transport { direction, site: self.receiving };
+            self.transports.iter().find(|(_, transport)| **transport == wanted).map(|(id, _)| id)
+        };
         of(Direction::Receive).or_else(|| of(Direction::Both))
     }
 }

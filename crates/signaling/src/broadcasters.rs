@@ -208,7 +208,7 @@ impl Task {
                             break "closed";
                         }
                     }
-                    Some(ToClient::Notify(_)) => {}
+                    Some(ToClient::Notify(_) | ToClient::Move(_)) => {}
                     Some(_) | None => break "closed",
                 },
                 _ = tick.tick() => {

@@ -43,11 +43,13 @@ enum End {
     Silent,
     /// We close it.
     Close { code: u16, reason: Cow<'static, str> },
+    /// The room has ended the session. Why is among what it said, which may not be read yet.
+    Room,
 }
 
 impl From<SessionGone> for End {
     fn from(_: SessionGone) -> Self {
-        Self::Close { code: close_code::SHUTDOWN, reason: "the room has ended".into() }
+        Self::Room
     }
 }
 
@@ -123,7 +125,7 @@ pub(crate) async fn run(
         End::Left => "left",
         End::Gone => "gone",
         End::Silent => "silent",
-        End::Close { .. } => "closed",
+        End::Close { .. } | End::Room => "closed",
     };
     metrics::counter!("tureen_signaling_sessions_ended_total", "why" => why).increment(1);
     // The room is told before the goodbye is written: a client that does not read holds nothing.
@@ -229,10 +231,28 @@ impl Connection {
             };
             // What was said before the end is still written.
             let written = self.write(sink).await;
+            match step.and(written) {
+                Ok(()) => {}
+                Err(End::Room) => return self.last_words(sink, messages).await,
+                Err(end) => return end,
+            }
+        }
+    }
+
+    /// Why the room has ended the session: clients do different things about a room that has moved and one that is no more.
+    async fn last_words(&mut self, sink: &mut SplitSink<WebSocket, Message>, messages: &mut Messages) -> End {
+        let by = tokio::time::Instant::now() + TICK;
+        let mut batch = Vec::with_capacity(WRITE_BATCH);
+        while let Ok(count @ 1..) =
+            tokio::time::timeout_at(by, messages.recv_many(&mut batch, WRITE_BATCH)).await
+        {
+            let step = self.outgoing(&mut batch, count);
+            let written = self.write(sink).await;
             if let Err(end) = step.and(written) {
                 return end;
             }
         }
+        End::Close { code: close_code::SHUTDOWN, reason: "the room has ended".into() }
     }
 
     async fn write(&mut self, sink: &mut SplitSink<WebSocket, Message>) -> Result<(), End> {
@@ -382,6 +402,8 @@ impl Connection {
                     self.asks.insert(id, (ask, due));
                     self.say(codec::request(id, method, &data));
                 }
+                // Whoever carries the session sees to it.
+                ToClient::Move(_) => {}
                 ToClient::Close { code, reason } => return Err(End::Close { code, reason }),
                 // The client comes back at once, and is led to the room's new owner.
                 ToClient::Lost(loss) => {
@@ -484,3 +506,6 @@ impl Connection {
 fn count(what: &'static str) {
     metrics::counter!("tureen_signaling_errors_total", "what" => what).increment(1);
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cluster::lease::{Epoch, Term};
-use cluster::node::NodeId;
+use cluster::node::{Incarnation, NodeId};
 use room::RoomId;
 use serde::{Deserialize, Serialize};
 
@@ -18,8 +18,8 @@ pub enum StoreEvent {
     RoomClaimed(RoomId, Term),
     /// A room is over.
     RoomReleased(RoomId, Term),
-    /// A node is asked to drain, within this time.
-    Drain(NodeId, Duration),
+    /// A node is asked to drain, within this time, if this is its life.
+    Drain(NodeId, Option<Incarnation>, Duration),
     /// A node is asked not to drain any more.
     DrainCancelled(NodeId),
     /// The store can be reached, for the first time or again: confirm what this node has.
@@ -33,12 +33,32 @@ pub enum StoreEvent {
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "camelCase")]
 enum Wire {
-    NodeCame { node: NodeId },
-    NodeLeft { node: NodeId },
-    RoomClaimed { room: String, epoch: u64, node: NodeId },
-    RoomReleased { room: String, epoch: u64, node: NodeId },
-    Drain { node: NodeId, within_ms: u64 },
-    DrainCancelled { node: NodeId },
+    NodeCame {
+        node: NodeId,
+    },
+    NodeLeft {
+        node: NodeId,
+    },
+    RoomClaimed {
+        room: String,
+        epoch: u64,
+        node: NodeId,
+    },
+    RoomReleased {
+        room: String,
+        epoch: u64,
+        node: NodeId,
+    },
+    Drain {
+        node: NodeId,
+        /// Who asks is of an earlier version where it is missing.
+        #[serde(default)]
+        incarnation: Option<Incarnation>,
+        within_ms: u64,
+    },
+    DrainCancelled {
+        node: NodeId,
+    },
 }
 
 impl StoreEvent {
@@ -54,8 +74,9 @@ impl StoreEvent {
             Self::RoomReleased(id, Term { epoch, node }) => {
                 Wire::RoomReleased { room: room(id), epoch: epoch.0, node: node.clone() }
             }
-            Self::Drain(node, within) => Wire::Drain {
+            Self::Drain(node, incarnation, within) => Wire::Drain {
                 node: node.clone(),
+                incarnation: *incarnation,
                 within_ms: u64::try_from(within.as_millis()).unwrap_or(u64::MAX),
             },
             Self::DrainCancelled(node) => Wire::DrainCancelled { node: node.clone() },
@@ -76,7 +97,9 @@ impl StoreEvent {
             Wire::RoomReleased { room, epoch, node } => {
                 Self::RoomReleased(RoomId::parse(&room).ok()?, term(epoch, node))
             }
-            Wire::Drain { node, within_ms } => Self::Drain(node, Duration::from_millis(within_ms)),
+            Wire::Drain { node, incarnation, within_ms } => {
+                Self::Drain(node, incarnation, Duration::from_millis(within_ms))
+            }
             Wire::DrainCancelled { node } => Self::DrainCancelled(node),
         })
     }
@@ -94,14 +117,17 @@ mod tests {
         for event in [
             StoreEvent::NodeCame(node.clone()),
             StoreEvent::NodeLeft(node.clone()),
-            StoreEvent::Drain(node.clone(), Duration::from_millis(60_000)),
-            StoreEvent::DrainCancelled(node),
+            StoreEvent::Drain(node.clone(), Some(Incarnation(7)), Duration::from_millis(60_000)),
+            StoreEvent::DrainCancelled(node.clone()),
             StoreEvent::RoomClaimed(room.clone(), term.clone()),
             StoreEvent::RoomReleased(room, term),
         ] {
             let wire = event.to_wire().expect("is for others");
             assert_eq!(StoreEvent::from_wire(&wire), Some(event), "{wire}");
         }
+        let earlier = r#"{"event":"drain","node":"m1","within_ms":9}"#;
+        let expected = StoreEvent::Drain(node, None, Duration::from_millis(9));
+        assert_eq!(StoreEvent::from_wire(earlier), Some(expected));
         assert_eq!(StoreEvent::MemoryLost.to_wire(), None);
         for bad in ["", "{}", r#"{"event":"memoryLost"}"#, r#"{"event":"nodeCame","node":"a:b"}"#] {
             assert_eq!(StoreEvent::from_wire(bad), None, "{bad}");

@@ -6,9 +6,11 @@ mod random;
 #[path = "contract/suite.rs"]
 mod suite;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use cluster::lease::{Confirmation, Conflict};
+use cluster::node::{Counts, Load};
 use store::{RedisSettings, Store, StoreError, StoreEvent};
 use suite::{facts, heard, lease, node, register, room, until_back};
 use testkit::proxy;
@@ -37,9 +39,53 @@ async fn a_standalone_server_keeps_the_contract() {
     let server = Server::start(&[]);
     let (one, other) = (connect(settings(&server.url())).await, connect(settings(&server.url())).await);
     suite::all(&one, &other).await;
+    what_people_read(&server, &one).await;
     suite::metrics_expire(&one).await;
     assert!(server.cli(&["hget", "server:metrics", "node"]).contains("\"id\":\"metrics\""));
     assert_eq!(server.cli(&["exists", "server:metrics:metrics"]), "0");
+}
+
+/// A room's key and a server's metrics, field by field, as docs/store.md has them.
+async fn what_people_read(server: &Server, store: &Store) {
+    let hash = |key: &str| {
+        let lines: Vec<String> = server.cli(&["hgetall", key]).lines().map(str::to_owned).collect();
+        lines.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect::<BTreeMap<_, _>>()
+    };
+    let own = lease(41, "m1");
+    store.claim(&room("Besprechung 8"), None, &own, &facts("m1")).await.expect("answered").expect("free");
+    let mut found = hash("room:Besprechung 8");
+    let about: serde_json::Value =
+        serde_json::from_str(&found.remove("server").expect("a server")).expect("JSON");
+    let expected = serde_json::json!({ "serverId": "m1", "ip": "203.0.113.7", "port": 4443, "load": 125 });
+    assert_eq!(about, expected);
+    let fields = [
+        ("created", "1795000000000"),
+        ("epoch", "41"),
+        ("incarnation", "1"),
+        ("node", "m1"),
+        ("type", "open"),
+    ];
+    assert_eq!(found, fields.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+    assert_eq!(server.cli(&["pttl", "room:Besprechung 8"]), "-1", "leases do not expire");
+
+    let counts =
+        Counts { workers: 1, routers: 2, transports: 3, producers: 4, consumers: 5, rooms: 6, peers: 7 };
+    store.beat(&node("counted"), &Load::default(), &counts).await.expect("answered");
+    let fields = [
+        ("workers", "1"),
+        ("routers", "2"),
+        ("transports", "3"),
+        ("producers", "4"),
+        ("consumers", "5"),
+        ("rooms", "6"),
+        ("peers", "7"),
+        ("incarnation", "1"),
+    ];
+    let expected: BTreeMap<_, _> =
+        fields.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter().collect();
+    assert_eq!(hash("server:counted:metrics"), expected);
+    let left_ms: i64 = server.cli(&["pttl", "server:counted:metrics"]).parse().expect("a number");
+    assert!((1..=10_000).contains(&left_ms), "{left_ms} ms are left");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

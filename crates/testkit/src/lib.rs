@@ -5,6 +5,7 @@
 //! same seed gives the same run.
 
 pub mod clock;
+pub mod gate;
 pub mod link;
 pub mod proxy;
 pub mod random;

@@ -151,10 +151,14 @@ impl Verifier {
     /// # Errors
     /// As [`Self::verify`].
     pub fn verify_lasting(&self, token: &str, asked: Asked<'_>) -> Result<Claims, TokenError> {
-        let Parts { claims, signed, signature, .. } = signed_parts(token)?;
+        let Parts { header, claims, signed, signature } = signed_parts(token)?;
         // Compares in constant time.
         if !self.0.iter().any(|secret| hmac::verify(&secret.0, signed.as_bytes(), &signature).is_ok()) {
             return Err(TokenError::Signature);
+        }
+        // Whatever it says beside that: no token is of both kinds (RFC 8725 section 3.11).
+        if header.typ.as_deref() == Some(crate::resume::TYPE) {
+            return Err(TokenError::Claims);
         }
         let claims: Claims = serde_json::from_slice(&claims).map_err(|_| TokenError::Claims)?;
         if asked.room.is_some_and(|room| *room != claims.room) {

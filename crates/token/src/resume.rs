@@ -11,7 +11,7 @@ use crate::claims::{Header, MAX_BYTES, Parts, TokenError, signed_parts};
 use crate::secret::Secret;
 
 /// The token's type, so that no other token is taken for one.
-const TYPE: &str = "tureen-resume";
+pub(crate) const TYPE: &str = "tureen-resume";
 
 /// What a resume token says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

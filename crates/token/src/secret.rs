@@ -38,9 +38,14 @@ impl Secret {
 
     /// A secret that nobody else has; `None` when the system has no randomness to give.
     pub fn random() -> Option<Self> {
+        Self::new(&Self::random_bytes()?).ok()
+    }
+
+    /// What a secret is made of that nobody else has; `None` when the system has no randomness to give.
+    pub fn random_bytes() -> Option<[u8; MIN_BYTES]> {
         let mut bytes = [0; MIN_BYTES];
         aws_lc_rs::rand::fill(&mut bytes).ok()?;
-        Self::new(&bytes).ok()
+        Some(bytes)
     }
 
     /// All secrets of a file: one a line, without the spaces around it; empty lines and those that begin with `#` are left

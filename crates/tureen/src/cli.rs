@@ -297,6 +297,9 @@ pub(crate) struct Settings {
     /// Certificates of the cluster's links, as `tureen cert` makes them; needed beyond loopback
     #[arg(long, value_name = "DIR")]
     link_tls_dir: Option<PathBuf>,
+    /// How long SIGTERM hands rooms to other nodes before what is left is closed, for example 60000 [default: 8000]
+    #[arg(long, value_name = "MS")]
+    drain_on_stop_ms: Option<u64>,
     /// What the server logs: a level, or directives like info,signaling=debug [default: info]
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -392,10 +395,12 @@ mod tests {
             "10.0.0.2:1",
             "--link-tls-dir",
             "d",
+            "--drain-on-stop-ms",
+            "60000",
         ]);
         let Command::Serve(settings) = cli.command else { panic!("not serve") };
         let given = settings.given();
-        assert_eq!(given.len(), 21);
+        assert_eq!(given.len(), 22);
         let config = config::load(None, &given).expect("read");
         assert_eq!((config.workers, config.media_addresses.len()), (3, 2));
     }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use cluster::node::{Capacity, Counts, Incarnation, Load, Node as Identity, NodeId, Roles};
 use cluster::timing::Timing;
 use links::{LinkSettings, Security, TlsFiles};
-use node::{Media, Node, NodeSettings, Remaining};
+use node::{Media, Node, NodeSettings, Remaining, Standing};
 use room::RoomId;
 use store::membership::Membership;
 use store::{Host, Store};
@@ -85,6 +85,7 @@ impl Joined {
             capacity: capacity(media.as_ref()),
             clients,
             draining: false,
+            full: false,
             protocol: links::PROTOCOL,
         };
         let timing = Timing::default();
@@ -112,7 +113,7 @@ impl Joined {
             }),
             membership.view(),
         );
-        tokio::spawn(show_draining(node.draining(), membership.updates()));
+        tokio::spawn(show(node.standing(), membership.updates()));
         let server =
             links::Server::start(listener, me, security, LinkSettings::default(), Arc::new(node.clone()))
                 .context("cannot serve links")?;
@@ -137,9 +138,9 @@ impl Joined {
         let until = Instant::now() + within;
         self.node.drain(until).await;
         while Instant::now() < until {
-            let Remaining { owned, running_out, can_move } = self.node.remaining().await;
+            let Remaining { owned, running_out, edges, can_move } = self.node.remaining().await;
             let is_stuck = owned > 0 && !can_move;
-            if running_out == 0 && (owned == 0 || is_stuck) {
+            if running_out == 0 && edges == 0 && (owned == 0 || is_stuck) {
                 return;
             }
             tokio::time::sleep(DRAIN_LOOK).await;
@@ -153,14 +154,14 @@ impl Joined {
     }
 }
 
-/// Lets the others see whether this node drains. Ends with the node.
-async fn show_draining(
-    mut draining: watch::Receiver<bool>,
+/// Lets the others see whether this node takes rooms. Ends with the node.
+async fn show(
+    mut standing: watch::Receiver<Standing>,
     update: impl Fn(&dyn Fn(&mut Identity)) + Send + 'static,
 ) {
-    while draining.changed().await.is_ok() {
-        let drains = *draining.borrow_and_update();
-        update(&|me| me.draining = drains);
+    while standing.changed().await.is_ok() {
+        let Standing { draining, full } = *standing.borrow_and_update();
+        update(&|me| (me.draining, me.full) = (draining, full));
     }
 }
 

@@ -77,6 +77,9 @@ pub(crate) struct Config {
     pub(crate) link_tls_dir: Option<PathBuf>,
     /// Where workers of other nodes reach this node's, as IP or IP=ANNOUNCED; the first of `media_addresses` otherwise.
     pub(crate) pipe_address: Option<String>,
+    /// How long SIGTERM hands rooms, and peers' media, to other nodes, in milliseconds, before what is left is closed. Ends as
+    /// soon as all has moved, or nobody could take it.
+    pub(crate) drain_on_stop_ms: u64,
     /// How many of everything.
     pub(crate) limits: AllLimits,
 }
@@ -151,6 +154,7 @@ impl Default for Config {
             link_address: None,
             link_tls_dir: None,
             pipe_address: None,
+            drain_on_stop_ms: 8_000,
             limits: AllLimits {
                 rooms: 10_000,
                 sessions: 15_000,

@@ -32,9 +32,30 @@ pub(crate) struct NodeLimits {
 pub(crate) struct LoadMeter {
     limits: NodeLimits,
     counters: Arc<WorkerCounters>,
-    /// The longest lateness since the last call, in microseconds.
-    lag_us: Arc<AtomicU64>,
+    lag: Arc<Lag>,
     last: Mutex<Last>,
+}
+
+/// How late the event loop ran, added up since it was last asked.
+#[derive(Debug, Default)]
+struct Lag {
+    late_us: AtomicU64,
+    samples: AtomicU64,
+}
+
+impl Lag {
+    fn note(&self, late: Duration) {
+        self.late_us.fetch_add(u64::try_from(late.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.samples.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The mean since the last call. Not the worst: one pause among forty samples is no load, and a node that counted as busy for
+    /// it would send a room's peers to another region.
+    fn take(&self) -> Duration {
+        let (late, samples) =
+            (self.late_us.swap(0, Ordering::Relaxed), self.samples.swap(0, Ordering::Relaxed));
+        Duration::from_micros(late.checked_div(samples).unwrap_or(0))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -69,18 +90,17 @@ impl Sent {
 impl LoadMeter {
     /// Begins to watch the event loop. Must be called within a tokio runtime.
     pub(crate) fn start(limits: NodeLimits, counters: Arc<WorkerCounters>) -> Self {
-        let lag_us = Arc::new(AtomicU64::new(0));
-        let watched = Arc::downgrade(&lag_us);
+        let lag = Arc::new(Lag::default());
+        let watched = Arc::downgrade(&lag);
         tokio::spawn(async move {
             loop {
                 let due = Instant::now() + LAG_EVERY;
                 tokio::time::sleep_until(due.into()).await;
                 let Some(lag) = watched.upgrade() else { return };
-                let late = u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX);
-                lag.fetch_max(late, Ordering::Relaxed);
+                lag.note(due.elapsed());
             }
         });
-        Self { limits, counters, lag_us, last: Mutex::default() }
+        Self { limits, counters, lag, last: Mutex::default() }
     }
 
     /// The load since the last call; of the first call, what the event loop's lateness says.
@@ -92,9 +112,8 @@ impl LoadMeter {
             pids().filter_map(|pid| Some((pid, self.counters.sent(pid)?))).collect();
         // A plain value, whole at every instruction.
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let lag = Duration::from_micros(self.lag_us.swap(0, Ordering::Relaxed));
-        let mut load =
-            Load { lag: thousandths(lag.as_secs_f64(), LAG_FULL.as_secs_f64()), ..Load::default() };
+        let lag = thousandths(self.lag.take().as_secs_f64(), LAG_FULL.as_secs_f64());
+        let mut load = Load { lag, ..Load::default() };
         if let Some(seconds) = last.at.map(|at| now.saturating_duration_since(at).as_secs_f64()) {
             // A worker that was not there at the last call has had less than a beat's time.
             let busiest = cpu_ns.iter().filter_map(|(pid, ns)| ns.checked_sub(*last.cpu_ns.get(pid)?)).max();
@@ -130,6 +149,17 @@ mod tests {
         assert_eq!(thousandths(3.0, 2.0), 1500);
         assert_eq!(thousandths(3.0, 0.0), 0);
         assert_eq!(thousandths(1e12, 1.0), u16::MAX);
+    }
+
+    #[test]
+    fn one_pause_is_no_load_and_lateness_that_lasts_is() {
+        let lag = Lag::default();
+        assert_eq!(lag.take(), Duration::ZERO);
+        lag.note(Duration::from_millis(800));
+        (0..39).for_each(|_| lag.note(Duration::from_millis(1)));
+        assert_eq!(lag.take(), Duration::from_micros(20_975));
+        (0..20).for_each(|_| lag.note(Duration::from_millis(100)));
+        assert_eq!(lag.take(), LAG_FULL);
     }
 
     #[test]

@@ -128,9 +128,10 @@ impl<'a> Row<'a> {
 fn table(members: &[Member]) -> String {
     const HEAD: [&str; 9] = ["NODE", "REGION", "ROLES", "STATE", "HEARD", "LOAD", "ROOMS", "PEERS", "LINK"];
     let rows = members.iter().map(|member| {
-        let Node { id, region, roles, link, draining, .. } = &member.node;
+        let Node { id, region, roles, link, draining, full, .. } = &member.node;
         let state = match state(member) {
             State::Live if *draining => "draining",
+            State::Live if *full => "full",
             State::Live => "live",
             State::Silent => "silent",
             State::Gone => "gone",

@@ -31,8 +31,6 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 const IDLE_DEADLINE: Duration = Duration::from_secs(20);
 /// Connections beside those of sessions: for the page, health, metrics and handshakes.
 const OTHER_CONNECTIONS: usize = 1024;
-/// How long rooms may take to move to other nodes, before what is left is closed.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(8);
 /// How long open connections may take to end after that.
 const CONNECTIONS_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -52,6 +50,7 @@ pub(crate) async fn serve(checked: Checked) -> Result<()> {
     });
     let Checked { config, tls, tokens, log, roles, cluster, pipe_address, .. } = checked;
     let node = cluster.as_ref().map(|settings| settings.id.clone());
+    let drain_within = Duration::from_millis(config.drain_on_stop_ms);
     tracing_subscriber::fmt()
         .with_env_filter(log)
         .with_writer(std::io::stderr)
@@ -146,7 +145,7 @@ pub(crate) async fn serve(checked: Checked) -> Result<()> {
     let stop = async {
         handle.graceful_shutdown(Some(ROOMS_DEADLINE + CONNECTIONS_DEADLINE));
         if let Some(joined) = &joined {
-            joined.drain(DRAIN_DEADLINE).await;
+            joined.drain(drain_within).await;
         }
         if let Some(media) = &media {
             media.end_rooms().await;

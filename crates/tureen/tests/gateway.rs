@@ -1,6 +1,8 @@
 //! `tureen serve` over a real WebSocket with real workers: what a classic protoo client sends and is sent, and what is
 //! left when it goes. No media flows here; browsers do that elsewhere.
 
+#[path = "gateway/broadcasters.rs"]
+mod broadcasters;
 #[path = "gateway/client.rs"]
 mod client;
 #[path = "gateway/resume.rs"]
@@ -10,6 +12,7 @@ mod server;
 #[path = "gateway/transcript.rs"]
 mod transcript;
 
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -118,23 +121,16 @@ async fn where_tokens_are_wanted_only_who_has_one_comes_in_and_as_it_says() -> R
     let (secrets, other) = (folder.path().join("secrets"), folder.path().join("other"));
     std::fs::write(&secrets, format!("# new, old\n{}\n{}\n", "n".repeat(32), "o".repeat(32)))?;
     std::fs::write(&other, "x".repeat(32))?;
-    let make = |file: &std::path::Path, peer: &str, more: &[&str]| -> Result<String> {
-        let file = file.to_str().expect("text");
-        let arguments = ["token", "--secret-file", file, "--room", "r", "--peer", peer, "--expires", "1h"];
-        let made = Command::new(env!("CARGO_BIN_EXE_tureen")).args(arguments).args(more).output()?;
-        assert!(made.status.success(), "{made:?}");
-        Ok(String::from_utf8(made.stdout)?.trim().to_owned())
-    };
     let server = Server::start(&["--auth-secret-file", secrets.to_str().expect("text")], &[]).await?;
-    let ann = make(&secrets, "ann", &["--name", "Ann of the token"])?;
+    let ann = token(&secrets, "ann", &["--name", "Ann of the token"])?;
     let mut client = Client::open(&server, &format!("/?roomId=r&peerId=ann&token={ann}")).await?;
-    let mut bob = Client::open(&server, &format!("/?token={}", make(&secrets, "bob", &[])?)).await?;
+    let mut bob = Client::open(&server, &format!("/?token={}", token(&secrets, "bob", &[])?)).await?;
     bob.join("Bob", &json!({ "codecs": [], "headerExtensions": [] })).await?;
     client.join("Eve", &json!({ "codecs": [], "headerExtensions": [] })).await?;
     let told = bob.told("newPeer").await?;
     assert_eq!((&told["id"], &told["displayName"]), (&json!("ann"), &json!("Ann of the token")));
 
-    let wrong = make(&other, "ann", &[])?;
+    let wrong = token(&other, "ann", &[])?;
     for (path, why) in [
         ("/?roomId=r&peerId=ann".to_owned(), "token_missing"),
         (format!("/?roomId=r&peerId=ann&token={wrong}"), "token_signature"),
@@ -147,6 +143,15 @@ async fn where_tokens_are_wanted_only_who_has_one_comes_in_and_as_it_says() -> R
         assert!(server.metrics().await?.contains(&counted), "{why}");
     }
     Ok(())
+}
+
+/// A token for room r.
+fn token(secrets: &Path, peer: &str, more: &[&str]) -> Result<String> {
+    let file = secrets.to_str().expect("text");
+    let arguments = ["token", "--secret-file", file, "--room", "r", "--peer", peer, "--expires", "1h"];
+    let made = Command::new(env!("CARGO_BIN_EXE_tureen")).args(arguments).args(more).output()?;
+    assert!(made.status.success(), "{made:?}");
+    Ok(String::from_utf8(made.stdout)?.trim().to_owned())
 }
 
 #[test]

@@ -14,6 +14,7 @@ fn candidate(id: &str, weight: u32) -> Candidate {
         load: 0,
         measured: Load::default(),
         available: true,
+        full: false,
     }
 }
 
@@ -179,9 +180,33 @@ fn who_is_busy_or_gone_takes_nothing() {
     assert_eq!(place(demand(&room, 1), &[]).err(), Some(PlacementError::NoNode));
     let mut nodes = vec![candidate("a", 1), candidate("b", 0)];
     nodes[0].measured.lag = 1_000;
+    assert_eq!(place(demand(&room, 1), &nodes).err(), Some(PlacementError::Busy { available: 1 }));
+    nodes[0].full = true;
     assert_eq!(place(demand(&room, 1), &nodes).err(), Some(PlacementError::Full { available: 1 }));
     nodes[0].available = false;
     assert_eq!(place(demand(&room, 1), &nodes).err(), Some(PlacementError::NoNode));
+}
+
+#[test]
+fn a_new_room_passes_over_full_nodes_and_no_other_room_moves() {
+    let nodes = ten();
+    let full = &nodes[3].id;
+    let without: Vec<_> =
+        nodes.iter().map(|node| Candidate { full: node.id == *full, ..node.clone() }).collect();
+    let mut passed_over = 0;
+    for number in 0..300 {
+        let room = room(number);
+        let (before, after) = (place(demand(&room, 1), &nodes), place(demand(&room, 1), &without));
+        let (before, after) = (&before.expect("place").id, &after.expect("place").id);
+        assert_ne!(after, full);
+        passed_over += usize::from(before == full);
+        assert!(before == after || before == full, "{before} instead of {after}");
+    }
+    assert!(passed_over > 0);
+    let overloaded = Placed { room: room(0), owner: nodes[0].id.clone(), load: 1 };
+    let mut busy: Vec<_> = without.iter().map(|node| Candidate { full: true, ..node.clone() }).collect();
+    busy[0].load = 100;
+    assert_eq!(rebalance(&[overloaded], &busy, &[]), []);
 }
 
 #[test]

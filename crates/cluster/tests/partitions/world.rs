@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::{Duration, Instant};
 
 use cluster::directory::{Directory, Step};
-use cluster::keeper::{Action, Answer, Event, Keeper, Ticket};
+use cluster::keeper::{Action, Answer, Event, Keeper, Refusal, Ticket};
 use cluster::lease::{Confirmation, Conflict, Lease, Term, claim, confirm, release};
 use cluster::neighbourhood::{Neighbourhood, Ping};
 use cluster::node::{Incarnation, NodeId};
@@ -33,6 +33,10 @@ pub(crate) enum Faults {
     All,
     /// Everything, and owners that let in whoever comes, whatever they know.
     AllAndReckless,
+    /// Everything, and owners that hand their rooms to others all the time.
+    AllAndMoving,
+    /// Everything, and media nodes that are full half of the time.
+    AllAndFull,
     /// One media node falls silent, and stays so.
     OneSilentDeath,
     /// Nobody reaches the store for half of the time.
@@ -47,6 +51,8 @@ pub(crate) struct Outcome {
     pub(crate) turned_away: u64,
     pub(crate) stale: u64,
     pub(crate) takeovers: u64,
+    pub(crate) offers: u64,
+    pub(crate) full: u64,
     pub(crate) late: u64,
     pub(crate) latest: Duration,
     pub(crate) longest_gap: Duration,
@@ -58,6 +64,8 @@ impl Outcome {
         self.turned_away += other.turned_away;
         self.stale += other.stale;
         self.takeovers += other.takeovers;
+        self.offers += other.offers;
+        self.full += other.full;
         self.late += other.late;
         self.latest = self.latest.max(other.latest);
     }
@@ -76,6 +84,11 @@ enum Message {
     },
     Admit {
         room: usize,
+    },
+    /// A room's owner gives it away.
+    Offer {
+        room: usize,
+        lease: Lease,
     },
     /// A peer was let in: to the signal node that brought it, and to the others, whose peers hear of it.
     Admission {
@@ -150,6 +163,18 @@ enum Happening {
         signal: usize,
         room: usize,
         search: u64,
+        asked: usize,
+    },
+    /// Some media node is full from now on, or not any more.
+    Full,
+    /// Some owner hands a room to another media node.
+    HandOver,
+    /// It does not know that it was taken, and is not to hand it on any more.
+    Stays {
+        node: usize,
+        life: u64,
+        room: RoomId,
+        lease: Lease,
     },
     Fault,
     Heal,
@@ -160,6 +185,8 @@ struct Search {
     number: u64,
     waiting: u64,
     active: bool,
+    /// Who was asked, and is full.
+    full: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -168,6 +195,7 @@ struct Node {
     alive: bool,
     view: Neighbourhood,
     store_answered: bool,
+    full: bool,
     keeper: Keeper,
     directory: Directory,
     searches: Vec<Search>,
@@ -240,7 +268,7 @@ impl World {
         world.after(8_000, Happening::Peer);
         match faults {
             Faults::None => {}
-            Faults::All | Faults::AllAndReckless => {
+            Faults::All | Faults::AllAndReckless | Faults::AllAndMoving | Faults::AllAndFull => {
                 for _ in 0..world.rng.random_range(1..7) {
                     let at = world.rng.random_range(9_000..TROUBLE);
                     world.after(at, Happening::Fault);
@@ -249,6 +277,12 @@ impl World {
             Faults::OneSilentDeath | Faults::StoreAway => world.after(20_000, Happening::Fault),
         }
         world.after(TROUBLE, Happening::Heal);
+        if faults == Faults::AllAndMoving {
+            world.after(9_000, Happening::HandOver);
+        }
+        if faults == Faults::AllAndFull {
+            world.after(7_000, Happening::Full);
+        }
         world
     }
 
@@ -306,11 +340,17 @@ impl World {
                 }
             }
             Happening::Peer => self.peer(),
-            Happening::Impatient { signal, room, search } => {
+            Happening::Impatient { signal, room, search, asked } => {
                 let waiting = &self.nodes[signal].searches[room];
                 if waiting.active && waiting.number == search {
-                    let step = self.nodes[signal].directory.answered(&room_id(room), None);
-                    self.step(signal, room, step);
+                    self.answered(signal, asked, room, None);
+                }
+            }
+            Happening::Full => self.fill(),
+            Happening::HandOver => self.hand_over(),
+            Happening::Stays { node, life, room, lease } => {
+                if self.nodes[node].alive && self.nodes[node].life == life {
+                    self.keep(node, Event::Stays { room, lease });
                 }
             }
             Happening::Fault => self.fault(),
@@ -380,8 +420,7 @@ impl World {
             }
             Message::Answer { room, answer } => {
                 if self.nodes[to].searches[room].active {
-                    let step = self.nodes[to].directory.answered(&room_id(room), Some(answer));
-                    self.step(to, room, step);
+                    self.answered(to, from, room, Some(answer));
                 }
             }
             Message::Admit { room } => {
@@ -396,6 +435,7 @@ impl World {
                 self.nodes[to].tickets.insert(ticket, (from, room));
                 self.keep(to, Event::Admit { room: room_id(room), ticket: Ticket(ticket) });
             }
+            Message::Offer { room, lease } => self.keep(to, Event::Offered { room: room_id(room), lease }),
             Message::Admission { room, term, yours } => self.admission(from, to, room, term, yours),
             Message::Refusal { room } => self.refusal(to, room),
             Message::Fenced { room, newest } => self.keep(to, Event::Fenced { room: room_id(room), newest }),
@@ -483,6 +523,7 @@ impl World {
         match step {
             Step::Owner(term) => {
                 search.active = false;
+                search.full.clear();
                 // The sessions that are there register with a new owner, and the peers that wait come in.
                 let peers = std::mem::take(&mut search.waiting).max(1);
                 for _ in 0..peers.min(3) {
@@ -492,11 +533,13 @@ impl World {
             Step::Read => self.ask_store(signal, room, Question::Read),
             Step::Ask { node, floor } => {
                 let search = search.number;
-                self.send(signal, number(&node), Message::Ask { room, floor });
-                self.after(PATIENCE, Happening::Impatient { signal, room, search });
+                let asked = number(&node);
+                self.send(signal, asked, Message::Ask { room, floor });
+                self.after(PATIENCE, Happening::Impatient { signal, room, search, asked });
             }
             Step::NotNow(_) => {
                 search.active = false;
+                search.full.clear();
                 self.outcome.turned_away += std::mem::take(&mut search.waiting);
             }
         }
@@ -515,6 +558,10 @@ impl World {
         match action {
             Action::Read(room) => self.ask_store(node, index(&room), Question::Read),
             Action::Claim { room, seen, new } => {
+                let is_own = seen.as_ref().is_some_and(|seen| number(&seen.term.node) == node);
+                if self.nodes[node].full && !is_own {
+                    self.outcome.violations.push(format!("{} claimed {room} though full", NODES[node]));
+                }
                 self.ask_store(node, index(&room), Question::Claim { seen, new });
             }
             Action::Confirm { room, own } => self.ask_store(node, index(&room), Question::Confirm { own }),
@@ -536,7 +583,31 @@ impl World {
                 let opened = (self.now, term, self.nodes[node].life);
                 self.opened[index(&room)].push(opened);
             }
+            // What nobody takes is claimed anew by whoever is asked for it.
+            Action::Offer { room, lease } => {
+                let heirs: Vec<_> = MEDIA.filter(|heir| *heir != node).collect();
+                let heir = heirs[self.rng.random_range(0..heirs.len())];
+                self.outcome.offers += 1;
+                if self.rng.random_bool(0.5) {
+                    let (life, pause) = (self.nodes[node].life, self.rng.random_range(1..3_000));
+                    let (room, lease) = (room.clone(), lease.clone());
+                    self.after(pause, Happening::Stays { node, life, room, lease });
+                }
+                self.send(node, heir, Message::Offer { room: index(&room), lease });
+            }
             Action::StepDown { .. } => {}
+        }
+    }
+
+    fn hand_over(&mut self) {
+        let (node, room) = (self.rng.random_range(MEDIA), self.rng.random_range(0..ROOMS));
+        if self.nodes[node].alive {
+            self.keep(node, Event::HandOver(room_id(room)));
+        }
+        // Until all is healed, so that it converges.
+        if self.now < TROUBLE {
+            let pause = self.rng.random_range(100..1_000);
+            self.after(pause, Happening::HandOver);
         }
     }
 
@@ -632,14 +703,51 @@ impl World {
             Some(Reply::Read(held, _)) => Some(held),
             _ => None,
         };
-        // Any media node will do here: placement has tests of its own.
-        let first = self.rng.random_range(MEDIA);
+        let placed = self.place(signal, &[]);
         let node = &mut self.nodes[signal];
-        let place =
-            || (0..3).map(|i| name(2 + (first - 2 + i) % 3)).find(|media| !node.view.is_suspect(media, now));
-        let placed = place();
         let step = node.directory.read(&room_id(room), found, || placed, &node.view, now);
         self.step(signal, room, step);
+    }
+
+    /// Any media node will do here that is not suspected, nor has said that it is full: placement has tests of its own.
+    fn place(&mut self, signal: usize, full: &[usize]) -> Result<NodeId, Refusal> {
+        let now = self.instant();
+        let first = self.rng.random_range(MEDIA);
+        let view = &self.nodes[signal].view;
+        let mut order = (0..3).map(|i| 2 + (first - 2 + i) % 3);
+        let placed = order.find(|media| !full.contains(media) && !view.is_suspect(&name(*media), now));
+        placed.map(name).ok_or(if full.is_empty() { Refusal::CutOff } else { Refusal::Full })
+    }
+
+    /// A media node answered a search, or did not in time.
+    fn answered(&mut self, signal: usize, asked: usize, room: usize, answer: Option<Answer>) {
+        let next = match answer {
+            Some(Answer::NotNow(Refusal::Full)) => {
+                self.outcome.full += 1;
+                let search = &mut self.nodes[signal].searches[room];
+                search.full.push(asked);
+                let full = search.full.clone();
+                self.place(signal, &full)
+            }
+            _ => Err(Refusal::Full),
+        };
+        let directory = &mut self.nodes[signal].directory;
+        let step = directory.answered(&room_id(room), &name(asked), answer, |_| next);
+        self.step(signal, room, step);
+    }
+
+    /// Each media node is full for half of the time; until all is healed, so that it converges.
+    fn fill(&mut self) {
+        let healed = self.now >= TROUBLE;
+        for node in MEDIA {
+            let full = !healed && self.rng.random();
+            self.nodes[node].full = full;
+            self.keep(node, Event::Full(full));
+        }
+        if !healed {
+            let pause = self.rng.random_range(100..1_000);
+            self.after(pause, Happening::Full);
+        }
     }
 
     fn fault(&mut self) {
@@ -655,7 +763,9 @@ impl World {
                 self.nodes[victim].alive = false;
             }
             Faults::StoreAway => self.store_link = [false; 5],
-            Faults::All | Faults::AllAndReckless => self.any_fault(),
+            Faults::All | Faults::AllAndReckless | Faults::AllAndMoving | Faults::AllAndFull => {
+                self.any_fault();
+            }
         }
     }
 
@@ -765,6 +875,7 @@ fn fresh(node: usize, life: u64, now: Instant) -> Node {
         alive: true,
         view,
         store_answered: true,
+        full: false,
         keeper: Keeper::new(name(node), Incarnation(life), Timing::default()),
         directory: Directory::default(),
         searches: vec![Search::default(); ROOMS],

@@ -17,8 +17,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::authority::{Pair, make_authority, make_node};
 use crate::{
-    Admitted, Believe, Guest, LinkSettings, Links, Me, OpenRefused, OpenSession, OpenSite, Security, Serve,
-    Server, SiteRefused, TakenSite, TlsFiles,
+    Admitted, Believe, Guest, HandOver, HandedOver, LinkSettings, Links, Me, OpenRefused, OpenSession,
+    OpenSite, Security, Serve, Server, SiteRefused, TakenSite, TlsFiles,
 };
 
 /// Long enough for anything on a loaded machine.
@@ -125,6 +125,13 @@ impl Serve for Fake {
         Ok(TakenSite { ops, news: told, over: Box::pin(async { drop(ended.await) }) })
     }
 
+    async fn hand_over(&self, from: &Guest, offer: HandOver) -> HandedOver {
+        if offer.lease.term.node != from.id {
+            return HandedOver::Refused("it is not yours".to_owned());
+        }
+        HandedOver::Taken(Term { epoch: Epoch(offer.lease.term.epoch.0 + 1), node: self.me.clone() })
+    }
+
     fn fenced(&self, _: &Guest, room: RoomId, newest: Term) {
         self.fenced.send((room, newest)).expect("the test waits");
     }
@@ -162,6 +169,7 @@ pub(super) fn node(name: &str, link: std::net::SocketAddr) -> Node {
         capacity: Capacity { weight: 1, transports: 1, streams: 1 },
         clients: None,
         draining: false,
+        full: false,
         protocol: crate::PROTOCOL,
     }
 }

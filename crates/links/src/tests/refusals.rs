@@ -4,13 +4,17 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use cluster::lease::{Epoch, Term};
 use cluster::node::{Incarnation, Node};
+use host::{Loss, ToClient};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio::time::timeout;
 use tracing::subscriber::DefaultGuard;
 
-use super::fake::{Certificates, Listening, PATIENCE, id, links, me, node, patient, ping};
+use super::fake::{Certificates, EPOCH, Listening, PATIENCE, id, links, me, node, patient, ping, room};
+use super::sessions::{news, open};
 use crate::link::{Common, Link};
-use crate::{LinkError, Me, Policy, Security, Server};
+use crate::{Believe, LinkError, Me, Policy, Security, Server};
 
 /// What was logged and counted on this thread, where both ends run.
 struct Witness {
@@ -45,9 +49,13 @@ impl Witness {
         Self { log, counters, _guards: guards }
     }
 
+    fn log(&self) -> String {
+        String::from_utf8(self.log.0.lock().expect("lock").clone()).expect("text")
+    }
+
     /// Both ends have counted and logged this one word.
     fn expect(&self, dialler: &str, server: &str) {
-        let log = String::from_utf8(self.log.0.lock().expect("lock").clone()).expect("text");
+        let log = self.log();
         let lines = |end: &str, why: &str| {
             let why = format!("why=\"{why}\"");
             log.lines()
@@ -205,4 +213,27 @@ async fn new_files_are_used_for_the_next_connection() {
     assert!(matches!(error, LinkError::Policy(Policy::Certificate(_))), "{error:?}");
     // What is open goes on.
     before.ping(&owner.node, ping("s1", 1)).await.expect("heard");
+}
+
+/// An owner whose term is over: what it says goes no further, and the refusal tells the room, the node and the epoch.
+#[tokio::test]
+async fn a_stale_epoch() {
+    let mut owner = Listening::start("m1", Security::plaintext(), patient()).await;
+    let (links, fences) = links(me("s1"), Security::plaintext(), patient());
+    let mut near = links.open(&owner.node, open("r", "ann")).await.expect("opened");
+    let far = owner.opened.recv().await.expect("opened");
+    let witness = Witness::new();
+    let newer = Term { epoch: Epoch(EPOCH.0 + 1), node: id("m2") };
+    fences.believe(&room("r"), &newer).expect("newer");
+    far.to_client.send(news("too late")).await.expect("sent");
+    assert_eq!(near.messages.recv().await, Some(ToClient::Lost(Loss::Superseded)));
+    assert_eq!(timeout(PATIENCE, owner.fenced.recv()).await, Ok(Some((room("r"), newer))));
+    let log = witness.log();
+    let refused = |line: &&str| {
+        let told = [" WARN ", "message refused", "room=r ", "node=m1", &format!("epoch={}", EPOCH.0)];
+        told.iter().all(|part| line.contains(part))
+    };
+    assert_eq!(log.lines().filter(refused).count(), 1, "{log}");
+    let counters = witness.counters.render();
+    assert!(counters.contains("tureen_link_fenced_total 1"), "{counters}");
 }

@@ -13,17 +13,18 @@ use crate::{Believe, LinkError, LinkSettings, Me, OpenError, OpenRefused, OpenSe
 /// Nothing moves any more if nothing moved for this long. On a machine that is slower, less is on its way.
 const LONG: Duration = Duration::from_millis(200);
 
-fn open(name: &str, peer: &str) -> OpenSession {
+pub(super) fn open(name: &str, peer: &str) -> OpenSession {
     OpenSession {
         room: room(name),
         comer: Comer { role: Some(Role::new("judge")), ..Comer::new(PeerId::parse(peer).expect("id")) },
         term: Term { epoch: EPOCH, node: id("m1") },
         stays: false,
         resume: None,
+        attach: None,
     }
 }
 
-fn news(text: &str) -> ToClient {
+pub(super) fn news(text: &str) -> ToClient {
     ToClient::Notify(Notification::PeerClosed(PeerId::parse(text).expect("id")))
 }
 

@@ -7,11 +7,11 @@ use super::fake::{EPOCH, Listening, PATIENCE, id, links, me, patient, room};
 use crate::{OpenSite, OpenedSite, Security, SiteError, SiteRefused};
 
 fn open(epoch: Epoch) -> OpenSite {
-    OpenSite { room: room("r"), site: SiteId(3), term: Term { epoch, node: id("m1") } }
+    OpenSite { room: room("r"), site: SiteId(3), term: Term { epoch, node: id("m1") }, adopt: false }
 }
 
 fn op(number: u64) -> SiteOp {
-    SiteOp { op: OpId(number), what: MediaOp::CloseTransport(TransportId::new(format!("t{number}"))) }
+    SiteOp::Do { op: OpId(number), what: MediaOp::CloseTransport(TransportId::new(format!("t{number}"))) }
 }
 
 fn done(number: u64) -> SiteNews {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use cluster::keeper::Refusal;
 use cluster::lease::{Epoch, Term};
 use cluster::node::Incarnation;
-use host::{ConnectError, FromClient, Loss, NotResumed, Resumed, ToClient};
+use host::{ConnectError, FromClient, Loss, Move, NotResumed, Resumed, ToClient};
 use ortc::{ConsumerType, MediaKind, ParameterValue, RtpParameters, SctpStreamParameters};
 use room::{
     AskId, Comer, Consumed, ConsumerId, DataConsumerId, DataProducerId, Device, DownlinkBandwidth, Layers,
@@ -126,6 +126,7 @@ fn every_request() {
                 rtp_capabilities: Some(capabilities.clone()),
                 remote_address: None,
                 receives: Receives::Offered,
+                migrates: true,
             },
             Request::Join {
                 display_name: String::new(),
@@ -133,6 +134,7 @@ fn every_request() {
                 rtp_capabilities: None,
                 remote_address: peer().remote_address,
                 receives: Receives::OnRequest,
+                migrates: false,
             },
             Request::CreatePlainTransport { rtcp_mux: true, comedia: false },
             Request::ConnectPlainTransport {
@@ -153,7 +155,8 @@ fn every_request() {
                 transport: transport.clone(),
                 kind: MediaKind::Video,
                 rtp_parameters: Box::new(rtp()),
-                app_data: app_data()
+                app_data: app_data(),
+                replaces: Some(producer.clone()),
             },
             Request::ProduceData {
                 transport: transport.clone(),
@@ -161,7 +164,9 @@ fn every_request() {
                 label: "l".into(),
                 protocol: String::new(),
                 app_data: Value::Null,
+                replaces: None,
             },
+            Request::Migrated,
             Request::CloseProducer(producer.clone()),
             Request::PauseProducer(producer.clone()),
             Request::ResumeProducer(producer.clone()),
@@ -190,6 +195,7 @@ fn every_request() {
             PeerProducers,
             Produce,
             ProduceData,
+            Migrated,
             CloseProducer,
             PauseProducer,
             ResumeProducer,
@@ -215,8 +221,11 @@ fn every_request() {
     survives(Up::Say(FromClient::Received(u64::MAX)));
     survives(Up::Say(FromClient::Leave));
     let resume = Some(Resume { token: "t".into(), received: u64::MAX });
-    let open = OpenSession { room: room("R 7"), comer: Comer::new(peer), term, stays: true, resume };
+    let open =
+        OpenSession { room: room("R 7"), comer: Comer::new(peer), term, stays: true, resume, attach: None };
+    survives(Up::Open(OpenSession { resume: None, attach: Some(SessionId(u64::MAX)), ..open.clone() }));
     survives(Up::Open(open));
+    survives(Up::Say(FromClient::Held));
 }
 
 #[test]
@@ -326,6 +335,7 @@ fn everything_a_room_says() {
                 consumer: consumer.clone(),
                 layers: Some(Layers { spatial: 1, temporal: Some(0) })
             },
+            Notification::Migrate { within_ms: 10_000 },
             Notification::Speakers(Vec::new()),
             Notification::Speakers(vec![(peer_id.clone(), -127)]),
             Notification::DownlinkBandwidth(DownlinkBandwidth {
@@ -347,6 +357,7 @@ fn everything_a_room_says() {
             ConsumerLayersChanged,
             Speakers,
             DownlinkBandwidth,
+            Migrate,
         }
     );
     let asks = all!(
@@ -363,6 +374,7 @@ fn everything_a_room_says() {
                 source: "mic".into(),
                 producer_paused: true,
                 score: json!({ "score": 10 }),
+                replaces: Some(ConsumerId::new("c0")),
             },
             ServerRequest::NewDataConsumer {
                 peer: peer_id,
@@ -373,6 +385,7 @@ fn everything_a_room_says() {
                 label: "l".into(),
                 protocol: "p".into(),
                 app_data: Arc::new(Value::Null),
+                replaces: None,
             },
         ],
         ServerRequest { NewConsumer, NewDataConsumer }
@@ -385,9 +398,11 @@ fn everything_a_room_says() {
     let reply = |result| ToClient::Reply { request: RequestId(1), result };
     all_said.extend(replies.into_iter().map(|done| reply(Ok(done))));
     all_said.extend(errors.into_iter().map(|error| reply(Err(error))));
+    let to = Move::To { epoch: u64::MAX, node: "m2".to_owned() };
+    all_said.extend([Move::Freeze, Move::Stay, to].map(ToClient::Move));
     all_said.extend(news.into_iter().map(ToClient::Notify));
     all_said.extend(asks.into_iter().map(|request| ToClient::Ask { ask: AskId(2), request }));
-    for message in all!(all_said, ToClient { Reply, Notify, Ask, Close, Lost }) {
+    for message in all!(all_said, ToClient { Reply, Notify, Ask, Close, Lost, Move }) {
         survives(Down::Say { epoch: Epoch(1), message });
     }
     survives(Down::Opened { session: SessionId(1), epoch: Epoch(2), token: None, resumed: None });

@@ -25,7 +25,9 @@ impl Control {
         answer: oneshot::Sender<Answer>,
     ) {
         let has = self.keeper.term(&room).is_some();
-        if self.host.is_none() || self.draining.is_some() && !has {
+        // What was offered to another node is that one's, or about to be released.
+        let leaves = self.draining.is_some() || self.handed.contains_key(&room);
+        if self.host.is_none() || leaves && !has {
             let _ = answer.send(Answer::NotNow(Refusal::NotHere));
             return;
         }
@@ -174,7 +176,12 @@ impl Control {
                     let _ = asker.send(answer.clone());
                 }
             }
-            Action::Open { room, term } => info!(%room, epoch = term.epoch.0, "the room is this node's"),
+            Action::Open { room, term } => {
+                info!(%room, epoch = term.epoch.0, "the room is this node's");
+                self.arrive(&room, &term);
+            }
+            // Whoever offers a room does it by `offer`.
+            Action::Offer { room, lease } => self.release(room, lease.term),
             Action::StepDown { room } => {
                 warn!(%room, "another node has the room now: ending it here");
                 metrics::counter!("tureen_cluster_rooms_lost_total").increment(1);

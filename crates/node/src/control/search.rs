@@ -2,19 +2,16 @@
 
 use std::time::Instant;
 
-use cluster::directory::Step;
+use cluster::directory::{Directory, Step};
 use cluster::keeper::{Answer, Refusal};
 use cluster::lease::{Lease, Term};
 use cluster::node::{Node as Identity, NodeId};
-use cluster::placement::{BUSY, Candidate, Demand, order, place};
+use cluster::placement::{BUSY, Candidate, order};
 use room::RoomId;
 use tokio::sync::oneshot;
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::{Control, Input};
-
-/// What a room is taken to need before anybody is in it, in streams: a call of four.
-const EXPECTED_STREAMS: u64 = 32;
 
 /// One room that is looked for, and who waits for it.
 #[derive(Debug)]
@@ -54,23 +51,27 @@ impl Control {
         if !self.is_current(&room, search) {
             return;
         }
-        let now = Instant::now();
-        let candidates = self.candidates(now);
-        let region = self.settings.identity.region.clone();
-        let chosen = || {
-            let demand = Demand { room: &room, region: Some(&region), load: EXPECTED_STREAMS };
-            place(demand, &candidates).map(|candidate| candidate.id.clone()).ok()
-        };
-        let step = self.directory.read(&room, found, chosen, &self.view, now);
-        self.go(room, step);
+        self.decide(room, |directory, control, room| {
+            directory.read(room, found, || control.place(room, &[]), &control.view, Instant::now())
+        });
     }
 
     /// A node answered a search.
-    pub(super) fn answered(&mut self, room: RoomId, search: u64, answer: Option<Answer>) {
+    pub(super) fn answered(&mut self, room: RoomId, search: u64, asked: &NodeId, answer: Option<Answer>) {
         if !self.is_current(&room, search) {
             return;
         }
-        let step = self.directory.answered(&room, answer);
+        self.decide(room, |directory, control, room| {
+            directory.answered(room, asked, answer, |full| control.place(room, full))
+        });
+    }
+
+    /// Goes on as the directory says. It may want the room placed, which looks at everything but the directory, and is not done
+    /// otherwise.
+    fn decide(&mut self, room: RoomId, step: impl FnOnce(&mut Directory, &Self, &RoomId) -> Step) {
+        let mut directory = std::mem::take(&mut self.directory);
+        let step = step(&mut directory, self, &room);
+        self.directory = directory;
         self.go(room, step);
     }
 
@@ -104,7 +105,8 @@ impl Control {
         if node == me {
             let (answer, answered) = oneshot::channel();
             let question = room.clone();
-            self.beside(async move { Input::Answered { room, search, answer: answered.await.ok() } });
+            let asked = me.clone();
+            self.beside(async move { Input::Answered { room, search, asked, answer: answered.await.ok() } });
             self.asked(me, question, floor, answer);
             return;
         }
@@ -115,7 +117,7 @@ impl Control {
                 Some(known) => links.ask(&known.node, room.clone(), floor).await.ok(),
                 None => None,
             };
-            Input::Answered { room, search, answer }
+            Input::Answered { room, search, asked: node, answer }
         });
     }
 
@@ -130,10 +132,13 @@ impl Control {
     pub(super) fn edges(&self, room: &RoomId, region: &str) -> Vec<Identity> {
         let candidates = self.candidates(Instant::now());
         let near = candidates.iter().filter(|candidate| {
-            candidate.available
-                && candidate.region.as_str() == region
-                && candidate.id != self.settings.identity.id
-                && candidate.measured.highest() <= BUSY
+            let is_there = candidate.region.as_str() == region && candidate.id != self.settings.identity.id;
+            let takes_it = candidate.available && candidate.measured.highest() <= BUSY;
+            if is_there && !takes_it {
+                let Candidate { id, measured, available, .. } = candidate;
+                info!(%room, edge = %id, ?measured, available, "a media node is passed over for a site of a room");
+            }
+            is_there && takes_it
         });
         let view = self.members.borrow();
         let known = |candidate: &Candidate| Some(view.members.get(&candidate.id)?.node.clone());
@@ -159,6 +164,11 @@ impl Control {
                 available: !(known.node.draining
                     || is_leaving(known)
                     || self.view.is_suspect(&known.node.id, now)),
+                // Of itself it knows more than the others do.
+                full: match known.node.id == self.settings.identity.id {
+                    true => self.is_full(),
+                    false => known.node.full,
+                },
             })
             .collect()
     }

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::{Pending, Producer, Room};
+use super::{Pending, Producer, Room, Transport};
 use crate::error::RoomError;
 use crate::event::{Counter, MediaDone, MediaFailure, MediaOp};
 use crate::id::{OpId, ProducerId, RequestId, SessionId, SiteId, TransportId};
@@ -16,6 +16,17 @@ impl Room {
         if let Some(site) = self.sites.get_mut(&site) {
             site.working = site.working.saturating_sub(1);
         }
+        self.work_ended(site, op, pending, result, now);
+    }
+
+    pub(super) fn work_ended(
+        &mut self,
+        site: SiteId,
+        op: OpId,
+        pending: Pending,
+        result: Result<MediaDone, MediaFailure>,
+        now: Instant,
+    ) {
         if result.is_err() {
             self.count(Counter::MediaFailed);
         }
@@ -24,14 +35,15 @@ impl Room {
             Pending::Router => self.router_done(site, result, now),
             Pending::Pipe(step) => self.pipes.done(step, result),
             Pending::Transport { session, request, direction } => {
+                let came = Transport { direction, site };
                 if let Some(peer) = self.peers.get_mut(&session)
-                    && let Some(at) = peer.transports_coming.iter().position(|d| *d == direction)
+                    && let Some(at) = peer.transports_coming.iter().position(|coming| *coming == came)
                 {
                     peer.transports_coming.swap_remove(at);
                 }
                 match result {
                     Ok(MediaDone::Transport(info)) => {
-                        self.transport_created(site, session, request, direction, info);
+                        self.transport_created(session, request, came, info);
                     }
                     Ok(MediaDone::PlainTransport(info)) => {
                         self.plain_transport_created(site, session, request, info);
@@ -57,7 +69,7 @@ impl Room {
                 }
                 other => {
                     let refused = matches!(other, Err(MediaFailure::Refused(_)));
-                    self.consume_failed(op, receiver, &producer, &transport, refused);
+                    self.consume_failed((site, op), receiver, &producer, &transport, refused);
                     if !refused {
                         self.again.failed(now);
                     }
@@ -82,7 +94,7 @@ impl Room {
                     Ok(MediaDone::DataConsumer(created)) => {
                         self.data_consumer_created(site, op, receiver, &producer, transport, created);
                     }
-                    _ => self.data_consume_failed(op, receiver, &producer, &transport),
+                    _ => self.data_consume_failed((site, op), receiver, &producer, &transport),
                 }
             }
             Pending::ConsumeOnRequest(asking) => match result {
@@ -90,7 +102,7 @@ impl Room {
                     self.consumer_created_on_request(site, op, asking, *created);
                 }
                 other => {
-                    self.consume_on_request_failed(op, &asking);
+                    self.consume_on_request_failed(site, op, &asking);
                     self.reply(asking.session, asking.request, unexpected(other));
                 }
             },
@@ -104,7 +116,7 @@ impl Room {
                     }
                     other => {
                         if self.is_creating_data(&asking.of, asking.session, op) {
-                            self.unlink_data(&asking.of, asking.session);
+                            self.unlink_data(&asking.of, asking.session, site);
                         }
                         self.reply(asking.session, asking.request, unexpected(other));
                     }
@@ -124,22 +136,29 @@ impl Room {
 
     fn transport_created(
         &mut self,
-        site: SiteId,
         session: SessionId,
         request: RequestId,
-        direction: super::Direction,
+        transport: Transport,
         info: Box<TransportInfo>,
     ) {
         let Some(peer) = self.peers.get_mut(&session) else {
-            self.media(site, Pending::Silent, MediaOp::CloseTransport(info.id));
+            self.media(transport.site, Pending::Silent, MediaOp::CloseTransport(info.id));
             return;
         };
-        peer.transports.insert(info.id.clone(), direction);
+        if transport.site != peer.site && peer.migration.is_none() {
+            // It comes too late: the peer has left this site.
+            self.media(transport.site, Pending::Silent, MediaOp::CloseTransport(info.id));
+            let late = "the peer's media is at another worker now".to_owned();
+            self.reply(session, request, Err(RoomError::Unavailable(late)));
+            return;
+        }
+        peer.transports.insert(info.id.clone(), transport);
         if info.sctp_parameters.is_some() {
             peer.data_transports.insert(info.id.clone());
         }
         self.reply(session, request, Ok(Reply::Transport(info)));
-        if direction.receives() {
+        if transport.direction.receives() {
+            self.receive_at(session, transport.site);
             self.forward_all_to(session);
         }
     }
@@ -151,8 +170,11 @@ impl Room {
         request: RequestId,
         transport: &TransportId,
         id: ProducerId,
-        coming: Producer,
+        mut coming: Producer,
     ) {
+        // Whoever is muted stays so.
+        coming.paused =
+            coming.replaces.as_ref().and_then(|old| self.producers.get(old)).is_some_and(|old| old.paused);
         let peer = self.peers.get_mut(&session).filter(|peer| peer.transports.contains_key(transport));
         let Some(peer) = peer else {
             self.media(site, Pending::Silent, MediaOp::CloseProducer(id));
@@ -163,6 +185,9 @@ impl Room {
         peer.producers.insert(id.clone());
         if coming.kind == ortc::MediaKind::Audio {
             self.media(site, Pending::Silent, MediaOp::ObserveVolume(id.clone()));
+        }
+        if coming.paused {
+            self.media(site, Pending::Silent, MediaOp::PauseProducer(id.clone()));
         }
         self.producers.insert(id.clone(), coming);
         self.reply(session, request, Ok(Reply::Produced(id.clone())));

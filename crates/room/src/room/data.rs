@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ortc::SctpStreamParameters;
+use serde::{Deserialize, Serialize};
 
-use super::on_request::Asking;
-use super::pipe::Flow;
-use super::{Asked, Peer, Pending, Room};
+use super::link::DataLink;
+use super::pipe::{Flow, Spot, data_producer_at};
+use super::snapshot::pairs;
+use super::{Asked, Peer, Pending, Room, Transport};
 use crate::error::RoomError;
 use crate::event::{Action, Counter, DataConsumerCreated, MediaOp};
 use crate::id::{AskId, DataConsumerId, DataProducerId, OpId, RequestId, SessionId, SiteId, TransportId};
@@ -18,9 +20,10 @@ use crate::message::{Notification, Reply, ServerRequest};
 const NAME_BYTES: usize = 65_535;
 
 /// What a peer sends messages with.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct DataProducer {
     pub(super) owner: SessionId,
+    pub(super) site: SiteId,
     transport: TransportId,
     stream: SctpStreamParameters,
     label: String,
@@ -28,44 +31,41 @@ pub(super) struct DataProducer {
     app_data: Arc<serde_json::Value>,
     /// Meant for mediasoup-demo's bot, and so for no peer. There is none here: the messages end in the worker.
     for_bot: bool,
+    #[serde(with = "pairs")]
     pub(super) receivers: BTreeMap<SessionId, DataLink>,
-}
-
-/// What became of one data producer for one receiver.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum DataLink {
-    /// Until the data producer is piped to the receiver's site.
-    Waiting,
-    /// As `Waiting`, for one who asked.
-    Asked(Box<Asking<DataProducerId>>),
-    Creating(OpId),
-    Consumer(DataConsumerId),
-    /// The client said no, or it could not be. Not tried again on this transport.
-    Refused,
+    /// What receivers that migrate have of it at the site that they leave.
+    #[serde(with = "pairs")]
+    pub(super) old: BTreeMap<SessionId, DataConsumerId>,
+    /// The one that it takes the place of; it may have ended.
+    replaces: Option<DataProducerId>,
 }
 
 /// What a peer receives messages with.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct DataConsumer {
     pub(super) producer: DataProducerId,
     pub(super) receiver: SessionId,
     pub(super) transport: TransportId,
+    pub(super) site: SiteId,
+    /// Which of the data producer's spots there it consumes.
+    pub(super) nth: u32,
     pub(super) accepted: bool,
 }
 
 impl DataProducer {
     pub(super) fn new(
         owner: SessionId,
-        transport: TransportId,
+        (site, transport): (SiteId, TransportId),
         stream: SctpStreamParameters,
-        label: String,
-        protocol: String,
+        (label, protocol): (String, String),
         app_data: serde_json::Value,
+        replaces: Option<DataProducerId>,
     ) -> Self {
         let channel = app_data.get("channel").and_then(serde_json::Value::as_str).unwrap_or(&label);
         let for_bot = channel == "bot";
         let app_data = Arc::new(app_data);
-        Self { owner, transport, stream, label, protocol, app_data, for_bot, receivers: BTreeMap::new() }
+        let (receivers, old) = (BTreeMap::new(), BTreeMap::new());
+        Self { owner, site, transport, stream, label, protocol, app_data, for_bot, receivers, old, replaces }
     }
 }
 
@@ -74,19 +74,23 @@ impl Room {
         &mut self,
         session: SessionId,
         request: RequestId,
+        at: Transport,
         coming: DataProducer,
     ) -> Result<Option<Reply>, RoomError> {
-        if !self.own_transport(session, &coming.transport)?.sends() {
+        if !at.direction.sends() {
             return Err(RoomError::NotASendTransport { id: coming.transport.to_string() });
         }
         let (limits, room_type) = (self.limits.clone(), self.room_type.clone());
+        // What it leaves behind is not counted.
+        let old = self.data_producers.values();
+        let old = old.filter(|old| old.owner == session && old.site != at.site).count();
         let peer = self.joined_mut(session)?;
         if !peer.data_transports.contains(&coming.transport) {
             let text = "produceData needs a transport that was created with sctpCapabilities";
             return Err(RoomError::Invalid(text.to_owned()));
         }
         let limit = limits.data_producers_per_peer;
-        if peer.data_producers.len() + peer.data_producers_coming >= limit {
+        if peer.data_producers.len() + peer.data_producers_coming >= limit + old {
             return Err(RoomError::Limit { what: "data producers of one peer".into(), limit });
         }
         if coming.label.len().max(coming.protocol.len()) > NAME_BYTES {
@@ -106,7 +110,7 @@ impl Room {
             label: coming.label.clone(),
             protocol: coming.protocol.clone(),
         };
-        self.media_of(session, Pending::ProduceData { session, request, coming: Box::new(coming) }, op);
+        self.media(at.site, Pending::ProduceData { session, request, coming: Box::new(coming) }, op);
         Ok(None)
     }
 
@@ -143,13 +147,13 @@ impl Room {
     }
 
     /// Starts a data consumer if there should be one and there is none. Safe to call at any time.
-    fn forward_data(&mut self, id: &DataProducerId, receiver: SessionId) {
+    pub(super) fn forward_data(&mut self, id: &DataProducerId, receiver: SessionId) {
         let Some(producer) = self.data_producers.get_mut(id) else { return };
         if producer.for_bot || producer.owner == receiver || producer.receivers.contains_key(&receiver) {
             return;
         }
         let Some(owner) = self.peers.get(&producer.owner) else { return };
-        let (from, home) = (owner.role.clone(), owner.site);
+        let (from, home) = (owner.role.clone(), producer.site);
         let Some(peer) = self.peers.get_mut(&receiver).filter(|peer| peer.joined.is_some()) else { return };
         if peer.asks_for_what_it_receives() {
             return;
@@ -162,7 +166,7 @@ impl Room {
             return;
         }
         peer.data_consumers_coming += 1;
-        let site = peer.site;
+        let site = peer.receiving;
         producer.receivers.insert(receiver, DataLink::Waiting);
         if home == site || self.pipes.want(&Flow::Data(id.clone()), home, site, receiver) {
             self.consume_data(id, receiver);
@@ -172,7 +176,7 @@ impl Room {
     /// Makes the data consumer of one who waited for it: the data producer is at its site.
     pub(super) fn consume_data(&mut self, id: &DataProducerId, receiver: SessionId) {
         let Some(peer) = self.peers.get(&receiver) else { return };
-        let site = peer.site;
+        let site = peer.receiving;
         let own = peer.data_receive_transport().cloned();
         let Some(producer) = self.data_producers.get_mut(id) else { return };
         let (pending, transport) = match (producer.receivers.remove(&receiver), own) {
@@ -186,44 +190,37 @@ impl Room {
             ),
             (Some(link), None) => {
                 producer.receivers.insert(receiver, link);
-                self.unlink_data(id, receiver);
+                self.unlink_data(id, receiver, site);
                 return;
             }
             (None, _) => return,
         };
-        let what = MediaOp::ConsumeData { transport, data_producer: id.clone() };
+        // At its home there is only one.
+        let nth = self.pipes.nth_at(&Flow::Data(id.clone()), site).unwrap_or_default();
+        let what = MediaOp::ConsumeData { transport, data_producer: data_producer_at(id, nth) };
         let op = self.media(site, pending, what);
         if let (Some(op), Some(producer)) = (op, self.data_producers.get_mut(id)) {
-            producer.receivers.insert(receiver, DataLink::Creating(op));
+            producer.receivers.insert(receiver, DataLink::Creating(op, nth));
         }
     }
 
     /// A data producer was piped to a site: those who waited for it there receive it.
-    pub(super) fn data_producer_arrived(&mut self, id: &DataProducerId, site: SiteId) {
+    pub(super) fn data_producer_arrived(&mut self, id: &DataProducerId, at: Spot) {
+        let site = at.site;
         let Some(producer) = self.data_producers.get(id) else { return };
-        let here = |session: &SessionId| self.peers.get(session).is_some_and(|peer| peer.site == site);
-        let waits = |link: &DataLink| matches!(link, DataLink::Waiting | DataLink::Asked(_));
-        let waiting = producer.receivers.iter().filter(|(session, link)| waits(link) && here(session));
+        let here = |session: &SessionId| self.peers.get(session).is_some_and(|peer| peer.receiving == site);
+        let waiting = producer.receivers.iter().filter(|(session, link)| link.is_waiting() && here(session));
         for receiver in waiting.map(|(session, _)| *session).collect::<Vec<_>>() {
             self.consume_data(id, receiver);
         }
+        self.go_over_with_data(id, at);
     }
 
-    /// As [`Room::producer_lost`].
-    pub(super) fn data_producer_lost(&mut self, id: &DataProducerId, receiver: SessionId) {
-        let link = self.data_producers.get(id).and_then(|producer| producer.receivers.get(&receiver));
-        if let Some(DataLink::Consumer(consumer)) = link {
-            let consumer = consumer.clone();
-            self.forget_data_consumer(&consumer, receiver);
-        }
-        self.unlink_data(id, receiver);
-        self.forward_data(id, receiver);
-    }
-
-    fn forget_data_consumer(&mut self, id: &DataConsumerId, receiver: SessionId) {
+    pub(super) fn forget_data_consumer(&mut self, id: &DataConsumerId, receiver: SessionId) {
         let Some(consumer) = self.data_consumers.remove(id) else { return };
         if let Some(peer) = self.peers.get_mut(&receiver) {
             peer.data_consumers.remove(id);
+            peer.old_data_consumers.remove(id);
             if consumer.accepted {
                 self.notify(receiver, Notification::DataConsumerClosed(id.clone()));
             }
@@ -240,18 +237,25 @@ impl Room {
         transport: TransportId,
         created: DataConsumerCreated,
     ) {
-        let current = self.is_creating_data(producer_id, receiver, op);
+        let nth = self.data_link_of(producer_id, receiver).and_then(|link| link.creating(op));
         let peer = self.peers.get_mut(&receiver).filter(|peer| peer.transports.contains_key(&transport));
-        let (true, Some(peer), Some(producer)) = (current, peer, self.data_producers.get_mut(producer_id))
+        let (Some(nth), Some(peer), Some(producer)) = (nth, peer, self.data_producers.get_mut(producer_id))
         else {
             self.media(site, Pending::Silent, MediaOp::CloseDataConsumer(created.id));
-            if current {
-                self.unlink_data(producer_id, receiver);
+            if nth.is_some() {
+                self.unlink_data(producer_id, receiver, site);
                 self.forward_data(producer_id, receiver);
             }
             return;
         };
+        let mut replaces = producer.old.get(&receiver).cloned();
         producer.receivers.insert(receiver, DataLink::Consumer(created.id.clone()));
+        let replaced = producer.replaces.clone().and_then(|replaced| self.data_producers.get(&replaced));
+        if let (None, Some(replaced)) = (&replaces, replaced) {
+            let current = replaced.receivers.get(&receiver).and_then(DataLink::consumer);
+            replaces = current.or_else(|| replaced.old.get(&receiver)).cloned();
+        }
+        let Some(producer) = self.data_producers.get(producer_id) else { return };
         self.last_ask += 1;
         let ask = AskId(self.last_ask);
         peer.data_consumers.insert(created.id.clone());
@@ -260,6 +264,8 @@ impl Room {
             producer: producer_id.clone(),
             receiver,
             transport: transport.clone(),
+            site,
+            nth,
             accepted: false,
         };
         self.data_consumers.insert(created.id.clone(), consumer);
@@ -273,13 +279,14 @@ impl Room {
             label: producer.label.clone(),
             protocol: producer.protocol.clone(),
             app_data: producer.app_data.clone(),
+            replaces,
         };
         self.out.push(Action::Ask { session: receiver, ask, request });
     }
 
     pub(super) fn data_consume_failed(
         &mut self,
-        op: OpId,
+        (site, op): (SiteId, OpId),
         receiver: SessionId,
         producer: &DataProducerId,
         transport: &TransportId,
@@ -290,10 +297,10 @@ impl Room {
         }
         let same = self.peers.get(&receiver).is_some_and(|peer| peer.transports.contains_key(transport));
         if same {
-            self.refuse_data(producer, receiver);
+            self.refuse_data(producer, receiver, site);
         } else {
             // It failed with its transport; there may be another by now.
-            self.unlink_data(producer, receiver);
+            self.unlink_data(producer, receiver, site);
             self.forward_data(producer, receiver);
         }
     }
@@ -308,28 +315,44 @@ impl Room {
         };
         if accepted {
             consumer.accepted = true;
-            self.media_of(session, Pending::Silent, MediaOp::ResumeDataConsumer(id));
+            let site = consumer.site;
+            self.media(site, Pending::Silent, MediaOp::ResumeDataConsumer(id));
             return;
         }
         self.count(Counter::ConsumerRefused);
         let Some(consumer) = self.data_consumers.remove(&id) else { return };
-        if let Some(peer) = self.peers.get_mut(&session) {
-            peer.data_consumers.remove(&id);
+        let (of, site) = (&consumer.producer, consumer.site);
+        self.media(site, Pending::Silent, MediaOp::CloseDataConsumer(id.clone()));
+        let Some(peer) = self.peers.get_mut(&session) else { return };
+        if peer.old_data_consumers.remove(&id) {
+            self.forget_old_data(of, session, site);
+            return;
         }
-        self.media_of(session, Pending::Silent, MediaOp::CloseDataConsumer(id));
-        self.refuse_data(&consumer.producer, session);
+        peer.data_consumers.remove(&id);
+        self.refuse_data(of, session, site);
     }
 
-    fn refuse_data(&mut self, id: &DataProducerId, receiver: SessionId) {
+    fn forget_old_data(&mut self, id: &DataProducerId, receiver: SessionId, site: SiteId) {
+        if let Some(producer) = self.data_producers.get_mut(id) {
+            producer.old.remove(&receiver);
+        }
+        self.pipes.release(&Flow::Data(id.clone()), site, .., receiver);
+    }
+
+    fn refuse_data(&mut self, id: &DataProducerId, receiver: SessionId, site: SiteId) {
         if let Some(producer) = self.data_producers.get_mut(id) {
             producer.receivers.insert(receiver, DataLink::Refused);
         }
-        self.pipes.release(&Flow::Data(id.clone()), receiver);
+        self.pipes.release(&Flow::Data(id.clone()), site, .., receiver);
     }
 
+    pub(super) fn data_link_of(&self, producer: &DataProducerId, receiver: SessionId) -> Option<&DataLink> {
+        self.data_producers.get(producer)?.receivers.get(&receiver)
+    }
+
+    /// Whether this is the work that the receiver's data consumer is to come of.
     pub(super) fn is_creating_data(&self, producer: &DataProducerId, receiver: SessionId, op: OpId) -> bool {
-        let link = self.data_producers.get(producer).and_then(|producer| producer.receivers.get(&receiver));
-        link == Some(&DataLink::Creating(op))
+        self.data_link_of(producer, receiver).is_some_and(|link| link.creating(op).is_some())
     }
 
     /// Forgets a data producer and its data consumers, and tells their clients. The worker closes them with its transport.
@@ -342,6 +365,9 @@ impl Room {
                 link => self.stop_waiting_for_data(receiver, link),
             }
         }
+        for (receiver, id) in producer.old {
+            self.forget_data_consumer(&id, receiver);
+        }
     }
 
     /// Frees what a peer that left had of messages.
@@ -349,16 +375,17 @@ impl Room {
         for producer in &peer.data_producers {
             self.drop_data_producer(producer);
         }
-        for consumer in &peer.data_consumers {
+        for consumer in peer.data_consumers.iter().chain(&peer.old_data_consumers) {
             self.data_consumers.remove(consumer);
         }
         for producer in self.data_producers.values_mut() {
             producer.receivers.remove(&session);
+            producer.old.remove(&session);
         }
     }
 
     /// A transport is gone for good, and all messages that ran on it. What was refused on it may fit the next.
-    pub(super) fn data_transport_closed(&mut self, session: SessionId, id: &TransportId) {
+    pub(super) fn data_transport_closed(&mut self, session: SessionId, id: &TransportId, is_current: bool) {
         let Some(peer) = self.peers.get_mut(&session) else { return };
         peer.data_transports.remove(id);
         let of =
@@ -374,36 +401,44 @@ impl Room {
             .filter(|(_, consumer)| on(consumer))
             .map(|(id, _)| id.clone())
             .collect();
+        let mut old = Vec::new();
         for consumer in &consumers {
             peer.data_consumers.remove(consumer);
+            if peer.old_data_consumers.remove(consumer) {
+                old.push(consumer.clone());
+            }
         }
         for producer in &producers {
             self.drop_data_producer(producer);
         }
         for id in consumers {
             let Some(consumer) = self.data_consumers.remove(&id) else { continue };
-            self.unlink_data(&consumer.producer, session);
+            if old.contains(&id) {
+                self.forget_old_data(&consumer.producer, session, consumer.site);
+            } else {
+                self.unlink_data(&consumer.producer, session, consumer.site);
+            }
             if consumer.accepted {
                 self.notify(session, Notification::DataConsumerClosed(id));
             }
         }
-        for producer in self.data_producers.values_mut() {
+        for producer in self.data_producers.values_mut().filter(|_| is_current) {
             if producer.receivers.get(&session) == Some(&DataLink::Refused) {
                 producer.receivers.remove(&session);
             }
         }
     }
 
-    pub(super) fn unlink_data(&mut self, id: &DataProducerId, receiver: SessionId) {
+    pub(super) fn unlink_data(&mut self, id: &DataProducerId, receiver: SessionId, site: SiteId) {
         let Some(producer) = self.data_producers.get_mut(id) else { return };
         if let Some(link) = producer.receivers.remove(&receiver) {
             self.stop_waiting_for_data(receiver, link);
         }
-        self.pipes.release(&Flow::Data(id.clone()), receiver);
+        self.pipes.release(&Flow::Data(id.clone()), site, .., receiver);
     }
 
-    fn stop_waiting_for_data(&mut self, receiver: SessionId, link: DataLink) {
-        if !matches!(link, DataLink::Waiting | DataLink::Asked(_)) {
+    pub(super) fn stop_waiting_for_data(&mut self, receiver: SessionId, link: DataLink) {
+        if !link.is_waiting() {
             return;
         }
         if let Some(peer) = self.peers.get_mut(&receiver) {
@@ -414,16 +449,26 @@ impl Room {
         }
     }
 
-    pub(super) fn own_data_producer(&self, session: SessionId, id: &DataProducerId) -> Result<(), RoomError> {
+    /// Where it is, if it is this peer's.
+    pub(super) fn own_data_producer(
+        &self,
+        session: SessionId,
+        id: &DataProducerId,
+    ) -> Result<SiteId, RoomError> {
         match self.data_producers.get(id) {
-            Some(producer) if producer.owner == session => Ok(()),
+            Some(producer) if producer.owner == session => Ok(producer.site),
             _ => Err(RoomError::not_found("data producer", id.as_str())),
         }
     }
 
-    pub(super) fn own_data_consumer(&self, session: SessionId, id: &DataConsumerId) -> Result<(), RoomError> {
+    /// Where it is, if it is this peer's.
+    pub(super) fn own_data_consumer(
+        &self,
+        session: SessionId,
+        id: &DataConsumerId,
+    ) -> Result<SiteId, RoomError> {
         match self.data_consumers.get(id) {
-            Some(consumer) if consumer.receiver == session => Ok(()),
+            Some(consumer) if consumer.receiver == session => Ok(consumer.site),
             _ => Err(RoomError::not_found("data consumer", id.as_str())),
         }
     }

@@ -3,8 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::pipe::Flow;
-use super::{Asked, Consumer, Link, Pending, Room};
+use serde::{Deserialize, Serialize};
+
+use super::link::{Link, MediaLink};
+use super::migrate::Inherited;
+use super::pipe::{Flow, Spot, producer_at};
+use super::{Asked, Consumer, Pending, Room, Transport};
 use crate::event::{ConsumerCreated, Counter, MediaOp};
 use crate::id::{AskId, ConsumerId, OpId, ProducerId, SessionId, SiteId, TransportId};
 use crate::message::{Layers, Notification, ServerRequest};
@@ -15,8 +19,9 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 const DOUBLED_AT_MOST: u32 = 5;
 
 /// When consumers are asked for again that a worker did not make, though the two fit.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Again {
+    #[serde(skip)]
     pub(super) at: Option<Instant>,
     /// How often in a row.
     times: u32,
@@ -65,7 +70,7 @@ impl Room {
     }
 
     /// Starts a consumer if there should be one and there is none. Safe to call at any time.
-    fn forward(&mut self, producer_id: &ProducerId, receiver: SessionId) {
+    pub(super) fn forward(&mut self, producer_id: &ProducerId, receiver: SessionId) {
         let Some(producer) = self.producers.get(producer_id) else { return };
         if producer.owner == receiver || producer.receivers.contains_key(&receiver) {
             return;
@@ -85,7 +90,7 @@ impl Room {
             self.count(Counter::ConsumerOverLimit);
             return;
         }
-        let (home, site) = (producer.site, peer.site);
+        let (home, site) = (producer.site, peer.receiving);
         if let Some(peer) = self.peers.get_mut(&receiver) {
             peer.consumers_coming += 1;
         }
@@ -100,7 +105,7 @@ impl Room {
     /// Makes the consumer of one who waited for it: the producer is at its site.
     pub(super) fn consume(&mut self, producer_id: &ProducerId, receiver: SessionId) {
         let Some(peer) = self.peers.get(&receiver) else { return };
-        let site = peer.site;
+        let site = peer.receiving;
         let capabilities = peer.joined.as_ref().and_then(|joined| joined.rtp_capabilities.clone());
         let offered = capabilities.zip(peer.receive_transport().cloned());
         let Some(producer) = self.producers.get_mut(producer_id) else { return };
@@ -117,51 +122,42 @@ impl Room {
             (Some(link), None) => {
                 // Its transport closed meanwhile. The next one brings the two together.
                 producer.receivers.insert(receiver, link);
-                self.unlink(producer_id, receiver);
+                self.unlink(producer_id, receiver, site);
                 return;
             }
             (None, _) => return,
         };
-        let what = MediaOp::Consume { transport, producer: producer_id.clone(), rtp_capabilities };
+        // At its home there is only one.
+        let nth = self.pipes.nth_at(&Flow::Media(producer_id.clone()), site).unwrap_or_default();
+        let what = MediaOp::Consume { transport, producer: producer_at(producer_id, nth), rtp_capabilities };
         let op = self.media(site, pending, what);
         if let (Some(op), Some(producer)) = (op, self.producers.get_mut(producer_id)) {
-            producer.receivers.insert(receiver, Link::Creating(op));
+            producer.receivers.insert(receiver, Link::Creating(op, nth));
         }
     }
 
     /// A producer was piped to a site: those who waited for it there receive it.
-    pub(super) fn producer_arrived(&mut self, id: &ProducerId, site: SiteId) {
+    pub(super) fn producer_arrived(&mut self, id: &ProducerId, at: Spot) {
+        let Spot { site, nth } = at;
         let Some(producer) = self.producers.get(id) else { return };
-        let here = |session: &SessionId| self.peers.get(session).is_some_and(|peer| peer.site == site);
-        let waiting = producer
-            .receivers
-            .iter()
-            .filter(|(session, link)| matches!(link, Link::Waiting | Link::Asked(_)) && here(session));
+        let here = |session: &SessionId| self.peers.get(session).is_some_and(|peer| peer.receiving == site);
+        let waiting = producer.receivers.iter().filter(|(session, link)| link.is_waiting() && here(session));
         let waiting: Vec<_> = waiting.map(|(session, _)| *session).collect();
         if producer.paused {
-            self.media(site, Pending::Silent, MediaOp::PauseProducer(id.clone()));
+            self.media(site, Pending::Silent, MediaOp::PauseProducer(producer_at(id, nth)));
         }
         for receiver in waiting {
             self.consume(id, receiver);
         }
-    }
-
-    /// What a receiver got, or was to get, by way of a site that is gone, is brought to it another way.
-    pub(super) fn producer_lost(&mut self, id: &ProducerId, receiver: SessionId) {
-        let link = self.producers.get(id).and_then(|producer| producer.receivers.get(&receiver));
-        if let Some(Link::Consumer(consumer)) = link {
-            let consumer = consumer.clone();
-            self.forget_consumer(&consumer, receiver);
-        }
-        self.unlink(id, receiver);
-        self.forward(id, receiver);
+        self.go_over(id, at);
     }
 
     /// A consumer is gone in the worker already: its client is told, if it knows it.
-    fn forget_consumer(&mut self, id: &ConsumerId, receiver: SessionId) {
+    pub(super) fn forget_consumer(&mut self, id: &ConsumerId, receiver: SessionId) {
         let Some(consumer) = self.consumers.remove(id) else { return };
         if let Some(peer) = self.peers.get_mut(&receiver) {
             peer.consumers.remove(id);
+            peer.old_consumers.remove(id);
             if consumer.accepted {
                 self.notify(receiver, Notification::ConsumerClosed(id.clone()));
             }
@@ -178,17 +174,17 @@ impl Room {
         transport: TransportId,
         created: ConsumerCreated,
     ) {
+        let nth = self.link_of(producer_id, receiver).and_then(|link| link.creating(op));
         let mut wanted = false;
         if let Some(peer) = self.peers.get_mut(&receiver) {
             peer.consumers_coming = peer.consumers_coming.saturating_sub(1);
             wanted = peer.transports.contains_key(&transport);
         }
-        let current = self.is_creating(producer_id, receiver, op);
         let producer = self.producers.get_mut(producer_id);
-        let (true, true, Some(producer)) = (current, wanted, producer) else {
+        let (Some(nth), true, Some(producer)) = (nth, wanted, producer) else {
             self.media(site, Pending::Silent, MediaOp::CloseConsumer(created.id));
-            if current {
-                self.unlink(producer_id, receiver);
+            if nth.is_some() {
+                self.unlink(producer_id, receiver, site);
                 // The receiver may have another transport by now, which passed over this producer.
                 self.forward(producer_id, receiver);
             }
@@ -199,6 +195,15 @@ impl Room {
         let (producer_paused, kind) = (producer.paused, producer.kind);
         let (app_data, source) = (producer.app_data.clone(), producer.source.to_string());
         let Some(owner) = self.peers.get(&producer.owner).map(|owner| owner.id.clone()) else { return };
+        let Inherited { replaces, paused_by_client, preferred, priority } =
+            self.inherited(producer_id, receiver);
+        if let Some(layers) = preferred {
+            let what = MediaOp::SetPreferredLayers(created.id.clone(), layers);
+            self.media(site, Pending::Silent, what);
+        }
+        if let Some(priority) = priority {
+            self.media(site, Pending::Silent, MediaOp::SetPriority(created.id.clone(), priority));
+        }
 
         self.last_ask += 1;
         let ask = AskId(self.last_ask);
@@ -212,9 +217,13 @@ impl Room {
                 producer: producer_id.clone(),
                 receiver,
                 transport: transport.clone(),
+                site,
+                nth,
                 accepted: false,
-                paused_by_client: false,
+                paused_by_client,
                 told_producer_paused: producer_paused,
+                preferred,
+                priority,
                 score: created.score.clone(),
                 layers: None,
             },
@@ -231,6 +240,7 @@ impl Room {
             source,
             producer_paused,
             score: created.score,
+            replaces,
         };
         self.out.push(crate::event::Action::Ask { session: receiver, ask, request });
     }
@@ -238,7 +248,7 @@ impl Room {
     /// There is no consumer. Where the two do not fit, that is final for this transport; else it is tried again later.
     pub(super) fn consume_failed(
         &mut self,
-        op: OpId,
+        (site, op): (SiteId, OpId),
         receiver: SessionId,
         producer: &ProducerId,
         transport: &TransportId,
@@ -253,16 +263,16 @@ impl Room {
         }
         if !same_transport {
             // It failed with its transport; there may be another by now.
-            self.unlink(producer, receiver);
+            self.unlink(producer, receiver, site);
             self.forward(producer, receiver);
         } else if refused {
-            self.refuse(producer, receiver);
+            self.refuse(producer, receiver, site);
         } else {
-            self.unlink(producer, receiver);
+            self.unlink(producer, receiver, site);
         }
     }
 
-    pub(super) fn answered(&mut self, session: SessionId, ask: AskId, accepted: bool) {
+    pub(super) fn answered(&mut self, session: SessionId, ask: AskId, accepted: bool, now: Instant) {
         let id = match self.peers.get_mut(&session).and_then(|peer| peer.asks.remove(&ask)) {
             Some(Asked::Consumer(id)) => id,
             Some(Asked::DataConsumer(id)) => return self.data_answered(session, id, accepted),
@@ -282,9 +292,9 @@ impl Room {
         }
         consumer.accepted = true;
         let (score, layers) = (consumer.score.clone(), consumer.layers);
-        let (resume, producer) = (!consumer.paused_by_client, consumer.producer.clone());
+        let (resume, producer, site) = (!consumer.paused_by_client, consumer.producer.clone(), consumer.site);
         if resume {
-            self.media_of(session, Pending::Silent, MediaOp::ResumeConsumer(id.clone()));
+            self.media(site, Pending::Silent, MediaOp::ResumeConsumer(id.clone()));
         }
         if let Some(paused) = self.producers.get(&producer).map(|producer| producer.paused) {
             self.tell_producer_pause(&id, paused);
@@ -293,30 +303,41 @@ impl Room {
             self.notify(session, Notification::ConsumerScore { consumer: id.clone(), score });
         }
         if let Some(layers) = layers {
-            self.notify(session, Notification::ConsumerLayersChanged { consumer: id, layers });
+            self.notify(session, Notification::ConsumerLayersChanged { consumer: id.clone(), layers });
+        }
+        if self.link_of(&producer, session).and_then(Link::consumer) == Some(&id) {
+            self.has_gone_over(&producer, session, now);
         }
     }
 
     fn refuse_consumer(&mut self, id: &ConsumerId) {
         let Some(consumer) = self.consumers.remove(id) else { return };
-        if let Some(peer) = self.peers.get_mut(&consumer.receiver) {
-            peer.consumers.remove(id);
+        let (receiver, site) = (consumer.receiver, consumer.site);
+        self.media(site, Pending::Silent, MediaOp::CloseConsumer(id.clone()));
+        let Some(peer) = self.peers.get_mut(&receiver) else { return };
+        if peer.old_consumers.remove(id) {
+            self.forget_old(&consumer);
+            return;
         }
-        self.media_of(consumer.receiver, Pending::Silent, MediaOp::CloseConsumer(id.clone()));
-        self.refuse(&consumer.producer, consumer.receiver);
+        peer.consumers.remove(id);
+        self.refuse(&consumer.producer, receiver, site);
     }
 
-    fn refuse(&mut self, producer_id: &ProducerId, receiver: SessionId) {
+    fn refuse(&mut self, producer_id: &ProducerId, receiver: SessionId, site: SiteId) {
         if let Some(producer) = self.producers.get_mut(producer_id) {
             producer.receivers.insert(receiver, Link::Refused);
         }
-        self.pipes.release(&Flow::Media(producer_id.clone()), receiver);
+        self.close_replaced(producer_id, receiver);
+        self.pipes.release(&Flow::Media(producer_id.clone()), site, .., receiver);
+    }
+
+    pub(super) fn link_of(&self, producer: &ProducerId, receiver: SessionId) -> Option<&MediaLink> {
+        self.producers.get(producer)?.receivers.get(&receiver)
     }
 
     /// Whether this is the work that the receiver's consumer is to come of.
     pub(super) fn is_creating(&self, producer: &ProducerId, receiver: SessionId, op: OpId) -> bool {
-        let link = self.producers.get(producer).and_then(|producer| producer.receivers.get(&receiver));
-        matches!(link, Some(Link::Creating(current)) if *current == op)
+        self.link_of(producer, receiver).is_some_and(|link| link.creating(op).is_some())
     }
 
     /// Forgets a producer and its consumers, and tells their clients. Its media object goes with its transport or
@@ -330,58 +351,73 @@ impl Room {
                 link => self.stop_waiting(receiver, link),
             }
         }
+        for (receiver, id) in producer.old {
+            self.forget_consumer(&id, receiver);
+        }
     }
 
     /// A transport is gone for good: so is all that ran on it. Its peer may create another.
     pub(super) fn transport_closed(&mut self, id: &TransportId) {
         let owner = self.peers.iter_mut().find(|(_, peer)| peer.transports.contains_key(id));
         let Some((&session, peer)) = owner else { return };
-        peer.transports.remove(id);
+        let Some(Transport { site, .. }) = peer.transports.remove(id) else { return };
+        let is_current = site == peer.receiving;
         let on_it = |producer: &ProducerId| self.producers.get(producer).is_some_and(|p| p.transport == *id);
         let producers: Vec<_> = peer.producers.iter().filter(|p| on_it(p)).cloned().collect();
         let consumers: Vec<_> = peer
             .consumers
             .iter()
+            .chain(&peer.old_consumers)
             .filter(|consumer| self.consumers.get(*consumer).is_some_and(|c| c.transport == *id))
             .cloned()
             .collect();
         for producer in &producers {
             peer.producers.remove(producer);
         }
+        let mut old = Vec::new();
         for consumer in &consumers {
             peer.consumers.remove(consumer);
+            if peer.old_consumers.remove(consumer) {
+                old.push(consumer.clone());
+            }
         }
         for producer in &producers {
             self.drop_producer(producer);
         }
         for id in consumers {
             let Some(consumer) = self.consumers.remove(&id) else { continue };
-            self.unlink(&consumer.producer, session);
+            if old.contains(&id) {
+                self.forget_old(&consumer);
+            } else {
+                self.unlink(&consumer.producer, session, site);
+            }
             if consumer.accepted {
                 self.notify(session, Notification::ConsumerClosed(id));
             }
         }
-        self.data_transport_closed(session, id);
+        self.data_transport_closed(session, id, is_current);
         // What did not fit the old transport may fit the next.
-        for producer in self.producers.values_mut() {
+        for producer in self.producers.values_mut().filter(|_| is_current) {
             if matches!(producer.receivers.get(&session), Some(Link::Refused)) {
                 producer.receivers.remove(&session);
             }
         }
-        self.media_of(session, Pending::Silent, MediaOp::CloseTransport(id.clone()));
+        self.media(site, Pending::Silent, MediaOp::CloseTransport(id.clone()));
         self.forward_all_to(session);
     }
 
-    pub(super) fn unlink(&mut self, producer_id: &ProducerId, receiver: SessionId) {
+    /// A receiver has nothing of a producer any more, or is to get it anew. `site` is where it had it, or was to.
+    pub(super) fn unlink(&mut self, producer_id: &ProducerId, receiver: SessionId, site: SiteId) {
         let Some(producer) = self.producers.get_mut(producer_id) else { return };
         if let Some(link) = producer.receivers.remove(&receiver) {
             self.stop_waiting(receiver, link);
         }
-        self.pipes.release(&Flow::Media(producer_id.clone()), receiver);
+        let others = self.beside_old(producer_id, receiver, site);
+        self.pipes.release(&Flow::Media(producer_id.clone()), site, others, receiver);
     }
 
-    fn stop_waiting(&mut self, receiver: SessionId, link: Link) {
-        if !matches!(link, Link::Waiting | Link::Asked(_)) {
+    pub(super) fn stop_waiting(&mut self, receiver: SessionId, link: MediaLink) {
+        if !link.is_waiting() {
             return;
         }
         if let Some(peer) = self.peers.get_mut(&receiver) {

@@ -4,17 +4,19 @@
 use std::sync::Arc;
 
 use ortc::RtpCapabilities;
+use serde::{Deserialize, Serialize};
 
-use super::data::{DataConsumer, DataLink};
+use super::data::DataConsumer;
+use super::link::Link;
 use super::pipe::Flow;
-use super::{Consumer, Direction, Link, Pending, Room};
+use super::{Consumer, Direction, Pending, Room, Transport};
 use crate::error::RoomError;
 use crate::event::{ConsumerCreated, DataConsumerCreated, MediaOp};
 use crate::id::{DataProducerId, OpId, ProducerId, RequestId, SessionId, SiteId, TransportId};
 use crate::message::{Consumed, PeerProducers, PlainTransportInfo, ProducerInfo, Reply};
 
 /// Who asks to receive what, on which transport.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Asking<Of> {
     pub(super) session: SessionId,
     pub(super) request: RequestId,
@@ -24,7 +26,7 @@ pub(super) struct Asking<Of> {
 }
 
 /// With what it can receive.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Asked<Of> {
     pub(super) asking: Asking<Of>,
     pub(super) rtp_capabilities: Arc<RtpCapabilities>,
@@ -38,7 +40,7 @@ impl Room {
         if peer.transports.len() + peer.transports_coming.len() >= limit {
             return Err(RoomError::Limit { what: "transports of one broadcaster".into(), limit });
         }
-        peer.transports_coming.push(Direction::Both);
+        peer.transports_coming.push(Transport { direction: Direction::Both, site: peer.site });
         Ok(())
     }
 
@@ -66,7 +68,7 @@ impl Room {
             self.media(site, Pending::Silent, MediaOp::CloseTransport(info.id));
             return;
         };
-        peer.transports.insert(info.id.clone(), Direction::Both);
+        peer.transports.insert(info.id.clone(), Transport { direction: Direction::Both, site });
         self.reply(session, request, Ok(Reply::PlainTransport(info)));
     }
 
@@ -143,15 +145,15 @@ impl Room {
         created: ConsumerCreated,
     ) {
         let Asking { session, request, transport, of, paused } = asking;
-        let current = self.is_creating(&of, session, op);
+        let nth = self.link_of(&of, session).and_then(|link| link.creating(op));
         let mut peer = self.peers.get_mut(&session);
         if let Some(peer) = &mut peer {
             peer.consumers_coming = peer.consumers_coming.saturating_sub(1);
         }
         let peer = peer.filter(|peer| peer.transports.contains_key(&transport));
-        let (true, Some(peer), Some(producer)) = (current, peer, self.producers.get_mut(&of)) else {
-            if current {
-                self.unlink(&of, session);
+        let (Some(nth), Some(peer), Some(producer)) = (nth, peer, self.producers.get_mut(&of)) else {
+            if nth.is_some() {
+                self.unlink(&of, session, site);
             }
             self.media(site, Pending::Silent, MediaOp::CloseConsumer(created.id));
             let gone = "the transport or the producer closed meanwhile".to_owned();
@@ -164,9 +166,13 @@ impl Room {
             producer: of.clone(),
             receiver: session,
             transport,
+            site,
+            nth,
             accepted: true,
             paused_by_client: paused,
             told_producer_paused: producer.paused,
+            preferred: None,
+            priority: None,
             score: created.score,
             layers: None,
         };
@@ -184,12 +190,12 @@ impl Room {
         self.reply(session, request, Ok(Reply::Consumed(Box::new(consumed))));
     }
 
-    pub(super) fn consume_on_request_failed(&mut self, op: OpId, asking: &Asking<ProducerId>) {
+    pub(super) fn consume_on_request_failed(&mut self, site: SiteId, op: OpId, asking: &Asking<ProducerId>) {
         if let Some(peer) = self.peers.get_mut(&asking.session) {
             peer.consumers_coming = peer.consumers_coming.saturating_sub(1);
         }
         if self.is_creating(&asking.of, asking.session, op) {
-            self.unlink(&asking.of, asking.session);
+            self.unlink(&asking.of, asking.session, site);
         }
     }
 
@@ -217,10 +223,10 @@ impl Room {
         let Some(producer) = self.data_producers.get_mut(&asking.of) else {
             return Err(RoomError::not_here("data producer", asking.of.as_str()));
         };
+        let home = producer.site;
         let owner = self.peers.get(&producer.owner);
         let may = owner.is_some_and(|owner| self.room_type.may_receive_data(&owner.role, &role));
-        let (true, false, Some(home)) = (may, producer.owner == session, owner.map(|owner| owner.site))
-        else {
+        if !may || producer.owner == session {
             return Err(RoomError::not_here("data producer", asking.of.as_str()));
         };
         if producer.receivers.contains_key(&session) {
@@ -228,7 +234,7 @@ impl Room {
             return Err(RoomError::Invalid(text));
         }
         let id = asking.of.clone();
-        producer.receivers.insert(session, DataLink::Asked(Box::new(asking)));
+        producer.receivers.insert(session, Link::Asked(Box::new(asking)));
         if let Some(peer) = self.peers.get_mut(&session) {
             peer.data_consumers_coming += 1;
         }
@@ -247,11 +253,11 @@ impl Room {
     ) {
         let Asking { session, request, transport, of, .. } = asking;
         let DataConsumerCreated { id, stream } = created;
-        let current = self.is_creating_data(&of, session, op);
+        let nth = self.data_link_of(&of, session).and_then(|link| link.creating(op));
         let peer = self.peers.get_mut(&session).filter(|peer| peer.transports.contains_key(&transport));
-        let (true, Some(peer), Some(producer)) = (current, peer, self.data_producers.get_mut(&of)) else {
-            if current {
-                self.unlink_data(&of, session);
+        let (Some(nth), Some(peer), Some(producer)) = (nth, peer, self.data_producers.get_mut(&of)) else {
+            if nth.is_some() {
+                self.unlink_data(&of, session, site);
             }
             self.media(site, Pending::Silent, MediaOp::CloseDataConsumer(id));
             let gone = "the transport or the data producer closed meanwhile".to_owned();
@@ -259,8 +265,8 @@ impl Room {
             return;
         };
         peer.data_consumers.insert(id.clone());
-        producer.receivers.insert(session, DataLink::Consumer(id.clone()));
-        let consumer = DataConsumer { producer: of, receiver: session, transport, accepted: true };
+        producer.receivers.insert(session, Link::Consumer(id.clone()));
+        let consumer = DataConsumer { producer: of, receiver: session, transport, site, nth, accepted: true };
         self.data_consumers.insert(id.clone(), consumer);
         self.media(site, Pending::Silent, MediaOp::ResumeDataConsumer(id.clone()));
         self.reply(session, request, Ok(Reply::DataConsumed(id, stream)));

@@ -1,23 +1,26 @@
 //! How media gets from one of a room's sites to another: a pair of PipeTransports between two sites (a *pipe*), and on
 //! it a producer's way to a site that wants it (a *branch*). A site gets a producer once, however many receive it
 //! there, from a site that has it and has few branches to serve, of its own region where there is one: so a wide room
-//! is a tree. What nobody at a site receives is not piped to it.
+//! is a tree. What nobody at a site receives is not piped to it. When a site is to end, those that have something by
+//! way of it get it another way beside that one, until their receivers have gone over.
 //!
 //! This knows neither peers nor what they may receive. It is told which session wants what where, and says through
 //! [`Pipes::poll`] what is to be done, what has arrived, and what was lost. Work at a live site is never called back:
 //! when its result comes and nobody needs it any more, it is undone.
 
+mod growth;
+mod tree;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::RangeBounds;
 
+use serde::{Deserialize, Serialize};
+
+use super::snapshot::pairs;
 use crate::event::{MediaDone, MediaFailure, MediaOp, PipeEnd, Place};
-use crate::id::{ConsumerId, DataConsumerId, DataProducerId, ProducerId, Region, SessionId, SiteId};
-
-/// What is piped.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Flow {
-    Media(ProducerId),
-    Data(DataProducerId),
-}
+use crate::id::{SessionId, SiteId};
+use tree::{Branch, Sender, State, Tree};
+pub(super) use tree::{Flow, Spot, data_producer_at, producer_at};
 
 /// What the room is to do or to know, in this order.
 #[derive(Debug)]
@@ -27,78 +30,53 @@ pub(super) enum Output {
     /// Work whose result does not matter.
     Undo { site: SiteId, what: MediaOp },
     /// The flow can be consumed at this site.
-    Arrived(Flow, SiteId),
-    /// The flow cannot be brought there. These wanted it.
-    Failed(Flow, BTreeSet<SessionId>),
-    /// What was on its way or there is gone, with all that consumed it. These wanted it, and may want it again.
-    Lost(Flow, BTreeSet<SessionId>),
+    Arrived(Flow, Spot),
+    /// The flow cannot be brought to this site. These wanted it there.
+    Failed(Flow, Spot, BTreeSet<SessionId>),
+    /// What was on its way or at this site is gone, with all that consumed it. These wanted it, and may want it again.
+    Lost(Flow, Spot, BTreeSet<SessionId>),
 }
 
 /// A piece of work, as its result comes back.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum Step {
     /// One end of a pipe.
     End { between: Between, pipe: u64, at: SiteId },
     /// One end told of the other.
     Connect { between: Between, pipe: u64 },
     /// What sends the flow at `from`.
-    Send { flow: Flow, from: SiteId, to: SiteId },
+    Send { flow: Flow, from: Spot, to: Spot },
     /// What receives it at `to`.
-    Receive { flow: Flow, to: SiteId },
+    Receive { flow: Flow, to: Spot },
 }
 
 /// Two sites, the lower first.
 type Between = (SiteId, SiteId);
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Pipes {
     fan_out: usize,
+    #[serde(with = "pairs")]
     places: BTreeMap<SiteId, Place>,
+    #[serde(with = "pairs")]
     pipes: BTreeMap<Between, Pipe>,
+    #[serde(with = "pairs")]
     trees: BTreeMap<Flow, Tree>,
+    /// Sites that hand nothing on, because they are to end.
+    leaving: BTreeSet<SiteId>,
     last_pipe: u64,
+    #[serde(skip)]
     out: VecDeque<Output>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Pipe {
     /// Tells it from one that was between the same sites before.
     id: u64,
+    #[serde(with = "pairs")]
     ends: BTreeMap<SiteId, PipeEnd>,
     connected: usize,
-    branches: BTreeSet<(Flow, SiteId)>,
-}
-
-/// A flow's way through the room: from its home to the sites that want it, some by way of others.
-#[derive(Debug)]
-struct Tree {
-    home: SiteId,
-    branches: BTreeMap<SiteId, Branch>,
-}
-
-#[derive(Debug)]
-struct Branch {
-    from: SiteId,
-    state: State,
-    receivers: BTreeSet<SessionId>,
-    /// What it hangs on is gone while work for it is under way: to be undone when that ends.
-    doomed: bool,
-}
-
-#[derive(Debug)]
-enum State {
-    /// For the pipe, or for the branch that it grows from.
-    Waiting,
-    Sending,
-    Receiving(Sender),
-    Ready(Sender),
-}
-
-/// What sends into a pipe.
-#[derive(Debug, Clone)]
-enum Sender {
-    Consumer(ConsumerId),
-    DataConsumer(DataConsumerId),
+    branches: BTreeSet<(Flow, Spot)>,
 }
 
 impl Pipes {
@@ -108,9 +86,15 @@ impl Pipes {
             places: BTreeMap::new(),
             pipes: BTreeMap::new(),
             trees: BTreeMap::new(),
+            leaving: BTreeSet::new(),
             last_pipe: 0,
             out: VecDeque::new(),
         }
+    }
+
+    /// Another limit from now on.
+    pub(super) fn set_fan_out(&mut self, fan_out: usize) {
+        self.fan_out = fan_out.max(1);
     }
 
     /// The next thing to do or to know.
@@ -123,10 +107,34 @@ impl Pipes {
         self.places.insert(site, place);
     }
 
+    /// A site is to end soon, or is not any more. From one that is, other sites get nothing but what has its home there; those
+    /// who got more from it are brought that another way, beside the one that they have, until nobody receives by that.
+    pub(super) fn set_leaving(&mut self, site: SiteId, leaving: bool) {
+        if !leaving {
+            self.leaving.remove(&site);
+            return;
+        }
+        self.leaving.insert(site);
+        for flow in self.trees.keys().cloned().collect::<Vec<_>>() {
+            self.reroute(&flow, site);
+        }
+    }
+
+    /// Whether a site is to end soon.
+    pub(super) fn is_leaving(&self, site: SiteId) -> bool {
+        self.leaving.contains(&site)
+    }
+
+    /// Where a site is that can be used.
+    pub(super) fn place(&self, site: SiteId) -> Option<&Place> {
+        self.places.get(&site)
+    }
+
     /// Pipes that end at this site, and branches that come to it or leave it.
     pub(super) fn at(&self, site: SiteId) -> (usize, usize) {
         let pipes = self.pipes.keys().filter(|between| between.0 == site || between.1 == site).count();
-        let touches = |(to, branch): (&SiteId, &Branch)| usize::from(*to == site || branch.from == site);
+        let touches =
+            |(to, branch): (&Spot, &Branch)| usize::from(to.site == site || branch.from.site == site);
         let branches = self.trees.values().flat_map(|tree| &tree.branches).map(touches).sum();
         (pipes, branches)
     }
@@ -143,17 +151,31 @@ impl Pipes {
         Some(pipe.ends.values().map(|end| end.id.to_string()).collect())
     }
 
-    /// The sites besides its home where a flow can be consumed.
-    pub(super) fn sites_of(&self, flow: &Flow) -> Vec<SiteId> {
-        let ready = |(site, branch): (&SiteId, &Branch)| branch.is_ready().then_some(*site);
+    /// Where besides its home a flow can be consumed.
+    pub(super) fn spots_of(&self, flow: &Flow) -> Vec<Spot> {
+        let ready = |(spot, branch): (&Spot, &Branch)| branch.is_ready().then_some(*spot);
         self.trees.get(flow).map(|tree| tree.branches.iter().filter_map(ready).collect()).unwrap_or_default()
+    }
+
+    /// Which of a flow's spots at a site is to be consumed, if any can be. At its home this is asked for nobody.
+    pub(super) fn nth_at(&self, flow: &Flow, site: SiteId) -> Option<u32> {
+        let tree = self.trees.get(flow)?;
+        let spot = tree.current(site)?;
+        tree.branches.get(&spot).filter(|branch| branch.is_ready()).map(|_| spot.nth)
+    }
+
+    /// Whether the flow is being brought to a site for this session.
+    pub(super) fn is_coming(&self, flow: &Flow, site: SiteId, session: SessionId) -> bool {
+        let Some(tree) = self.trees.get(flow) else { return false };
+        let branch = tree.current(site).and_then(|spot| tree.branches.get(&spot));
+        branch.is_some_and(|branch| branch.receivers.contains(&session))
     }
 
     /// A session at `at` wants a flow whose home is another site. Whether it is there already; if not,
     /// [`Output::Arrived`] will say so, or [`Output::Failed`] or [`Output::Lost`] will name the session.
     pub(super) fn want(&mut self, flow: &Flow, home: SiteId, at: SiteId, session: SessionId) -> bool {
-        let tree = self.trees.entry(flow.clone()).or_insert_with(|| Tree { home, branches: BTreeMap::new() });
-        if let Some(branch) = tree.branches.get_mut(&at) {
+        let tree = self.trees.entry(flow.clone()).or_insert_with(|| Tree::new(home));
+        if let Some(branch) = tree.current(at).and_then(|spot| tree.branches.get_mut(&spot)) {
             branch.receivers.insert(session);
             return branch.is_ready();
         }
@@ -161,29 +183,40 @@ impl Pipes {
         false
     }
 
-    /// A session does not want a flow any more. Says nothing to a session that never did.
-    pub(super) fn release(&mut self, flow: &Flow, session: SessionId) {
-        let Some(tree) = self.trees.get_mut(flow) else { return };
-        let released =
-            tree.branches.iter_mut().filter_map(|(at, b)| b.receivers.remove(&session).then_some(*at));
-        for at in released.collect::<Vec<_>>() {
-            self.prune(flow, at);
+    /// A session does not want a flow at these of its spots at a site any more. Says nothing to a session that never did.
+    pub(super) fn release(
+        &mut self,
+        flow: &Flow,
+        site: SiteId,
+        nth: impl RangeBounds<u32>,
+        session: SessionId,
+    ) {
+        let Some(tree) = self.trees.get(flow) else { return };
+        for spot in tree.at(site, nth).map(|(spot, _)| spot).collect::<Vec<_>>() {
+            if self.branch_mut(flow, spot).is_some_and(|branch| branch.receivers.remove(&session)) {
+                self.prune(flow, spot);
+            }
         }
     }
 
     /// A session is gone: it wants nothing any more.
     pub(super) fn forget(&mut self, session: SessionId) {
         for flow in self.trees.keys().cloned().collect::<Vec<_>>() {
-            self.release(&flow, session);
+            let Some(tree) = self.trees.get_mut(&flow) else { continue };
+            let released =
+                tree.branches.iter_mut().filter_map(|(at, b)| b.receivers.remove(&session).then_some(*at));
+            for at in released.collect::<Vec<_>>() {
+                self.prune(&flow, at);
+            }
         }
     }
 
     /// A flow has ended at its home.
     pub(super) fn close(&mut self, flow: &Flow) {
         let Some(tree) = self.trees.get_mut(flow) else { return };
-        let sites: Vec<_> = tree.branches.keys().copied().collect();
+        let spots: Vec<_> = tree.branches.keys().copied().collect();
         tree.branches.values_mut().for_each(|branch| branch.receivers.clear());
-        for at in sites {
+        for at in spots {
             self.cut(flow, at);
         }
     }
@@ -192,6 +225,7 @@ impl Pipes {
     /// must have been closed before.
     pub(super) fn site_lost(&mut self, site: SiteId) {
         self.places.remove(&site);
+        self.leaving.remove(&site);
         let ended: Vec<_> =
             self.pipes.keys().filter(|between| between.0 == site || between.1 == site).copied().collect();
         for between in ended {
@@ -199,8 +233,16 @@ impl Pipes {
         }
         for flow in self.trees.keys().cloned().collect::<Vec<_>>() {
             let Some(tree) = self.trees.get_mut(&flow) else { continue };
-            let gone = tree.branches.remove(&site);
-            for at in tree.children(site) {
+            let mut there: Vec<_> = tree.at(site, ..).map(|(spot, _)| spot).collect();
+            let had_from: Vec<_> = there
+                .iter()
+                .filter_map(|spot| tree.branches.remove(spot))
+                .map(|branch| branch.from)
+                .collect();
+            if tree.home == site {
+                there.push(Spot::first(site));
+            }
+            for at in there.into_iter().flat_map(|spot| tree.children(spot)).collect::<Vec<_>>() {
                 // Its producer went with the transport: what is left is to say so, unless work for it is under way.
                 if let Some(branch) = self.branch_mut(&flow, at)
                     && matches!(branch.state, State::Sending | State::Ready(_))
@@ -209,9 +251,9 @@ impl Pipes {
                 }
                 self.lose(&flow, at);
             }
-            // The site that it had the flow from may have had it for nobody else.
-            if let Some(branch) = gone {
-                self.prune(&flow, branch.from);
+            // The sites that it had the flow from may have had it for nobody else.
+            for from in had_from {
+                self.prune(&flow, from);
             }
             self.forget_empty(&flow);
         }
@@ -272,10 +314,9 @@ impl Pipes {
         }
     }
 
-    fn sending(&mut self, flow: &Flow, from: SiteId, to: SiteId, result: Result<MediaDone, MediaFailure>) {
-        let between = between(from, to);
-        let transport =
-            self.pipes.get(&between).and_then(|pipe| pipe.ends.get(&to)).map(|end| end.id.clone());
+    fn sending(&mut self, flow: &Flow, from: Spot, to: Spot, result: Result<MediaDone, MediaFailure>) {
+        let pipe = self.pipes.get(&between(from.site, to.site));
+        let transport = pipe.and_then(|pipe| pipe.ends.get(&to.site)).map(|end| end.id.clone());
         let needed = self.trees.get(flow).is_some_and(|tree| tree.needs(to));
         let ours = |branch: &&mut Branch| branch.from == from && matches!(branch.state, State::Sending);
         let branch = self.trees.get_mut(flow).and_then(|tree| tree.branches.get_mut(&to)).filter(ours);
@@ -284,7 +325,7 @@ impl Pipes {
                 let Flow::Media(producer) = flow else { return };
                 let what = MediaOp::PipeIn {
                     transport,
-                    producer: producer.clone(),
+                    producer: producer_at(producer, to.nth),
                     kind: out.kind,
                     rtp_parameters: out.rtp_parameters,
                 };
@@ -294,7 +335,7 @@ impl Pipes {
                 let Flow::Data(data_producer) = flow else { return };
                 let what = MediaOp::PipeDataIn {
                     transport,
-                    data_producer: data_producer.clone(),
+                    data_producer: data_producer_at(data_producer, to.nth),
                     stream: out.stream,
                     label: out.label,
                     protocol: out.protocol,
@@ -313,21 +354,21 @@ impl Pipes {
             Some(branch) if !branch.doomed && needed => {
                 branch.state = State::Receiving(sender);
                 let step = Step::Receive { flow: flow.clone(), to };
-                self.out.push_back(Output::Work { site: to, what, step });
+                self.out.push_back(Output::Work { site: to.site, what, step });
             }
             Some(_) => {
-                self.undo_sender(from, sender);
+                self.undo_sender(from.site, sender);
                 self.regrow(flow, to);
             }
-            None => self.undo_sender(from, sender),
+            None => self.undo_sender(from.site, sender),
         }
     }
 
-    fn receiving(&mut self, flow: &Flow, to: SiteId, result: Result<MediaDone, MediaFailure>) {
+    fn receiving(&mut self, flow: &Flow, to: Spot, result: Result<MediaDone, MediaFailure>) {
         let branch = self.trees.get_mut(flow).and_then(|tree| tree.branches.get_mut(&to));
         let Some(branch) = branch else {
             if result.is_ok() {
-                self.undo(to, close_of(flow));
+                self.undo(to.site, flow.close_at(to.nth));
             }
             return;
         };
@@ -346,192 +387,19 @@ impl Pipes {
             }
             (received, true) => {
                 if received {
-                    self.undo(to, close_of(flow));
+                    self.undo(to.site, flow.close_at(to.nth));
                 }
-                self.undo_sender(from, sender);
+                self.undo_sender(from.site, sender);
                 self.regrow(flow, to);
             }
             (false, false) => {
-                self.undo_sender(from, sender);
+                self.undo_sender(from.site, sender);
                 self.branch_failed(flow, to, false);
             }
         }
     }
 
-    /// Starts a branch to a site that has none.
-    fn grow(&mut self, flow: &Flow, at: SiteId, receivers: BTreeSet<SessionId>) {
-        let Some(from) = self.parent_for(flow, at) else { return };
-        let branch = Branch { from, state: State::Waiting, receivers, doomed: false };
-        if let Some(tree) = self.trees.get_mut(flow) {
-            tree.branches.insert(at, branch);
-        }
-        self.pipe_between(from, at).branches.insert((flow.clone(), at));
-        self.advance(flow, at);
-    }
-
-    /// A site that has the flow, or will, and serves fewer branches of it than it may: of the region of `at`, and near
-    /// the flow's home, and of few branches.
-    fn parent_for(&self, flow: &Flow, at: SiteId) -> Option<SiteId> {
-        let tree = self.trees.get(flow)?;
-        let region = |site: SiteId| self.places.get(&site).and_then(|place| place.region.as_ref());
-        let wanted: Option<&Region> = region(at);
-        let living = tree.branches.iter().filter(|(_, branch)| !branch.doomed).map(|(site, _)| *site);
-        std::iter::once(tree.home)
-            .chain(living)
-            .filter(|site| *site != at)
-            .map(|site| (site, tree.children(site).len()))
-            .filter(|(_, children)| *children < self.fan_out)
-            .min_by_key(|(site, children)| (region(*site) != wanted, tree.depth(*site), *children, *site))
-            .map(|(site, _)| site)
-            .or(Some(tree.home))
-    }
-
-    fn pipe_between(&mut self, one: SiteId, other: SiteId) -> &mut Pipe {
-        let between = between(one, other);
-        if !self.pipes.contains_key(&between) {
-            self.last_pipe += 1;
-            let pipe = self.last_pipe;
-            let node = |site: SiteId| self.places.get(&site).map(|place| &place.node);
-            let leaves_node = node(one) != node(other);
-            for at in [between.0, between.1] {
-                let step = Step::End { between, pipe, at };
-                let what = MediaOp::CreatePipe { leaves_node };
-                self.out.push_back(Output::Work { site: at, what, step });
-            }
-        }
-        self.pipes.entry(between).or_insert_with(|| Pipe {
-            id: self.last_pipe,
-            ends: BTreeMap::new(),
-            connected: 0,
-            branches: BTreeSet::new(),
-        })
-    }
-
-    /// Sends the flow, once the pipe is connected and the flow is where it is to come from.
-    fn advance(&mut self, flow: &Flow, at: SiteId) {
-        let Some(tree) = self.trees.get_mut(flow) else { return };
-        let Some(from) = tree
-            .branches
-            .get(&at)
-            .filter(|branch| matches!(branch.state, State::Waiting))
-            .map(|branch| branch.from)
-        else {
-            return;
-        };
-        let there = from == tree.home || tree.branches.get(&from).is_some_and(Branch::is_ready);
-        let pipe = self.pipes.get(&between(from, at)).filter(|pipe| pipe.connected == 2);
-        let (true, Some(end)) = (there, pipe.and_then(|pipe| pipe.ends.get(&from))) else { return };
-        let transport = end.id.clone();
-        let what = match flow {
-            Flow::Media(producer) => MediaOp::PipeOut { transport, producer: producer.clone() },
-            Flow::Data(producer) => MediaOp::PipeDataOut { transport, data_producer: producer.clone() },
-        };
-        if let Some(branch) = tree.branches.get_mut(&at) {
-            branch.state = State::Sending;
-        }
-        let step = Step::Send { flow: flow.clone(), from, to: at };
-        self.out.push_back(Output::Work { site: from, what, step });
-    }
-
-    /// Ends a branch that nobody needs, and those on its way that are needed for nothing else.
-    fn prune(&mut self, flow: &Flow, at: SiteId) {
-        let Some(tree) = self.trees.get(flow) else { return };
-        let Some(branch) = tree.branches.get(&at) else { return };
-        // What is under way ends first; then this is asked again.
-        if tree.needs(at) || matches!(branch.state, State::Sending | State::Receiving(_)) {
-            return;
-        }
-        self.cut(flow, at);
-    }
-
-    /// Ends a branch, and with it those that grow from it.
-    fn cut(&mut self, flow: &Flow, at: SiteId) {
-        let Some(tree) = self.trees.get_mut(flow) else { return };
-        let Some(branch) = tree.branches.get_mut(&at) else { return };
-        let from = branch.from;
-        match &branch.state {
-            State::Sending | State::Receiving(_) => branch.doomed = true,
-            State::Ready(sender) => {
-                let sender = sender.clone();
-                tree.branches.remove(&at);
-                self.undo(at, close_of(flow));
-                self.undo_sender(from, sender);
-                self.detach(flow, from, at);
-            }
-            State::Waiting => {
-                tree.branches.remove(&at);
-                self.detach(flow, from, at);
-            }
-        }
-        let children = self.trees.get(flow).map(|tree| tree.children(at)).unwrap_or_default();
-        for child in children {
-            self.lose(flow, child);
-        }
-        self.prune(flow, from);
-        self.forget_empty(flow);
-    }
-
-    /// Ends a branch whose receivers would rather keep it.
-    fn lose(&mut self, flow: &Flow, at: SiteId) {
-        let Some(branch) = self.branch_mut(flow, at) else { return };
-        let receivers = std::mem::take(&mut branch.receivers);
-        self.cut(flow, at);
-        if !receivers.is_empty() {
-            self.out.push_back(Output::Lost(flow.clone(), receivers));
-        }
-    }
-
-    /// A doomed branch has ended at last. Those who came meanwhile get a new one.
-    fn regrow(&mut self, flow: &Flow, at: SiteId) {
-        let Some(tree) = self.trees.get_mut(flow) else { return };
-        let Some(branch) = tree.branches.remove(&at) else { return };
-        self.detach(flow, branch.from, at);
-        if !branch.receivers.is_empty() {
-            self.grow(flow, at, branch.receivers);
-        }
-        self.prune(flow, branch.from);
-        self.forget_empty(flow);
-    }
-
-    fn branch_failed(&mut self, flow: &Flow, at: SiteId, again: bool) {
-        let Some(tree) = self.trees.get_mut(flow) else { return };
-        let Some(branch) = tree.branches.get_mut(&at) else { return };
-        if branch.doomed || again {
-            self.regrow(flow, at);
-            return;
-        }
-        let receivers = std::mem::take(&mut branch.receivers);
-        branch.state = State::Waiting;
-        self.cut(flow, at);
-        self.out.push_back(Output::Failed(flow.clone(), receivers));
-    }
-
-    fn pipe_failed(&mut self, between: Between) {
-        let Some(pipe) = self.pipes.get(&between) else { return };
-        let branches = pipe.branches.clone();
-        self.drop_pipe(between);
-        for (flow, at) in branches {
-            self.branch_failed(&flow, at, false);
-        }
-    }
-
-    fn detach(&mut self, flow: &Flow, from: SiteId, at: SiteId) {
-        let between = between(from, at);
-        let Some(pipe) = self.pipes.get_mut(&between) else { return };
-        pipe.branches.remove(&(flow.clone(), at));
-        if pipe.branches.is_empty() {
-            self.drop_pipe(between);
-        }
-    }
-
-    fn drop_pipe(&mut self, between: Between) {
-        let Some(pipe) = self.pipes.remove(&between) else { return };
-        for (site, end) in pipe.ends {
-            self.undo(site, MediaOp::CloseTransport(end.id));
-        }
-    }
-
-    fn branch_mut(&mut self, flow: &Flow, at: SiteId) -> Option<&mut Branch> {
+    fn branch_mut(&mut self, flow: &Flow, at: Spot) -> Option<&mut Branch> {
         self.trees.get_mut(flow)?.branches.get_mut(&at)
     }
 
@@ -554,44 +422,6 @@ impl Pipes {
     }
 }
 
-impl Tree {
-    /// The sites that have the flow from this one.
-    fn children(&self, site: SiteId) -> Vec<SiteId> {
-        let from = |(at, branch): (&SiteId, &Branch)| (branch.from == site).then_some(*at);
-        self.branches.iter().filter_map(from).collect()
-    }
-
-    /// Whether anybody receives the flow at this site, or by way of it.
-    fn needs(&self, site: SiteId) -> bool {
-        let here = self.branches.get(&site).is_some_and(|branch| !branch.receivers.is_empty());
-        here || self.branches.values().any(|branch| branch.from == site)
-    }
-
-    /// How many pipes lie between the flow's home and this site.
-    fn depth(&self, mut site: SiteId) -> usize {
-        let mut depth = 0;
-        while let Some(branch) = self.branches.get(&site) {
-            site = branch.from;
-            depth += 1;
-        }
-        depth
-    }
-}
-
-impl Branch {
-    fn is_ready(&self) -> bool {
-        matches!(self.state, State::Ready(_)) && !self.doomed
-    }
-}
-
 fn between(one: SiteId, other: SiteId) -> Between {
     (one.min(other), one.max(other))
-}
-
-/// What ends a flow where it was piped to.
-fn close_of(flow: &Flow) -> MediaOp {
-    match flow {
-        Flow::Media(id) => MediaOp::CloseProducer(id.clone()),
-        Flow::Data(id) => MediaOp::CloseDataProducer(id.clone()),
-    }
 }

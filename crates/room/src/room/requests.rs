@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
-use ortc::{MediaKind, RtpParameters};
+use ortc::RtpParameters;
 
 use super::data::DataProducer;
+use super::link::Link;
 use super::on_request::Asking;
-use super::pipe::Flow;
-use super::{Direction, Joined, Link, Peer, Pending, Producer, Room};
+use super::pipe::{Flow, Spot, producer_at};
+use super::{Consumer, Direction, Joined, Peer, Pending, Producer, Room, Transport};
 use crate::error::RoomError;
 use crate::event::{Counter, MediaOp, StatsOf};
-use crate::id::{ConsumerId, ProducerId, RequestId, SessionId, TransportId};
+use crate::id::{ConsumerId, ProducerId, RequestId, SessionId, SiteId, TransportId};
 use crate::message::{Notification, Reply, Request};
 use crate::policy::Source;
 
@@ -19,7 +21,7 @@ use crate::policy::Source;
 pub(super) const TRANSPORTS_PER_PEER: usize = 2;
 
 impl Room {
-    pub(super) fn request(&mut self, session: SessionId, request: RequestId, message: Request) {
+    pub(super) fn request(&mut self, session: SessionId, request: RequestId, message: Request, now: Instant) {
         if !self.peers.contains_key(&session) {
             return;
         }
@@ -36,7 +38,7 @@ impl Room {
                 return;
             }
         }
-        match self.serve(session, request, message) {
+        match self.serve(session, request, message, now) {
             // The answer comes with the completion.
             Ok(None) => {}
             Ok(Some(reply)) => self.reply(session, request, Ok(reply)),
@@ -59,9 +61,10 @@ impl Room {
         session: SessionId,
         request: RequestId,
         message: Request,
+        now: Instant,
     ) -> Result<Option<Reply>, RoomError> {
         let then_reply = Pending::Reply { session, request };
-        let op = match message {
+        let (site, op) = match message {
             Request::RouterRtpCapabilities => {
                 let capabilities = self.router_of(session);
                 let none = || RoomError::Internal("no router".to_owned());
@@ -71,24 +74,52 @@ impl Room {
                 let op = MediaOp::CreateTransport { force_tcp, data, bandwidth };
                 return self.create_transport(session, request, op, producing, consuming);
             }
-            Request::Join { display_name, device, rtp_capabilities, remote_address, receives } => {
-                let joining = Joined { display_name, device, rtp_capabilities, remote_address, receives };
+            Request::Join { display_name, device, rtp_capabilities, remote_address, receives, migrates } => {
+                let joining =
+                    Joined { display_name, device, rtp_capabilities, remote_address, receives, migrates };
                 return self.join(session, request, joining);
             }
-            Request::Produce { transport, kind, rtp_parameters, app_data } => {
-                return self.produce(session, request, transport, kind, rtp_parameters, app_data);
+            Request::Produce { transport, kind, rtp_parameters, app_data, replaces } => {
+                let at = self.own_transport(session, &transport)?;
+                // One that has ended meanwhile is nobody's any more, and nothing to refuse.
+                let replaces = replaces.filter(|replaced| self.own_producer(session, replaced).is_ok());
+                let source = Source::from_app_data(kind, &app_data);
+                let coming = Producer {
+                    owner: session,
+                    site: at.site,
+                    transport,
+                    kind,
+                    source,
+                    app_data: Arc::new(app_data),
+                    consumable: Arc::default(),
+                    paused: false,
+                    receivers: BTreeMap::new(),
+                    old: BTreeMap::new(),
+                    replaces,
+                };
+                return self.produce(request, at, coming, rtp_parameters);
             }
-            Request::ProduceData { transport, stream, label, protocol, app_data } => {
-                let coming = DataProducer::new(session, transport, stream, label, protocol, app_data);
-                return self.produce_data(session, request, coming);
+            Request::ProduceData { transport, stream, label, protocol, app_data, replaces } => {
+                let at = self.own_transport(session, &transport)?;
+                let replaces = replaces.filter(|replaced| self.own_data_producer(session, replaced).is_ok());
+                let coming = DataProducer::new(
+                    session,
+                    (at.site, transport),
+                    stream,
+                    (label, protocol),
+                    app_data,
+                    replaces,
+                );
+                return self.produce_data(session, request, at, coming);
             }
+            Request::Migrated => return self.migrated(session, request, now),
             Request::CreatePlainTransport { rtcp_mux, comedia } => {
                 return self.create_plain_transport(session, request, rtcp_mux, comedia);
             }
-            Request::ConnectPlainTransport { transport, ip, port, rtcp_port } => {
-                self.own_transport(session, &transport)?;
-                MediaOp::ConnectPlainTransport { transport, ip, port, rtcp_port }
-            }
+            Request::ConnectPlainTransport { transport, ip, port, rtcp_port } => (
+                self.own_transport(session, &transport)?.site,
+                MediaOp::ConnectPlainTransport { transport, ip, port, rtcp_port },
+            ),
             Request::Consume { transport, producer, rtp_capabilities, paused } => {
                 let asking = Asking { session, request, transport, of: producer, paused };
                 return self.consume_on_request(asking, rtp_capabilities);
@@ -106,58 +137,54 @@ impl Room {
                 return self.pause_producer(session, request, &producer, false);
             }
             Request::ChangeDisplayName(display_name) => return self.change_name(session, display_name),
-            Request::ConnectWebRtcTransport { transport, dtls_parameters } => {
-                self.own_transport(session, &transport)?;
-                MediaOp::ConnectTransport { transport, dtls_parameters }
-            }
+            Request::ConnectWebRtcTransport { transport, dtls_parameters } => (
+                self.own_transport(session, &transport)?.site,
+                MediaOp::ConnectTransport { transport, dtls_parameters },
+            ),
             Request::RestartIce { transport } => {
-                self.own_transport(session, &transport)?;
-                MediaOp::RestartIce(transport)
+                (self.own_transport(session, &transport)?.site, MediaOp::RestartIce(transport))
             }
-            Request::PauseConsumer(consumer) => {
-                self.own_consumer(session, &consumer)?;
-                self.set_client_pause(&consumer, true);
-                MediaOp::PauseConsumer(consumer)
+            Request::PauseConsumer(id) => {
+                let consumer = self.own_consumer(session, &id)?;
+                consumer.paused_by_client = true;
+                (consumer.site, MediaOp::PauseConsumer(id))
             }
-            Request::ResumeConsumer(consumer) => {
-                self.own_consumer(session, &consumer)?;
-                self.set_client_pause(&consumer, false);
-                MediaOp::ResumeConsumer(consumer)
+            Request::ResumeConsumer(id) => {
+                let consumer = self.own_consumer(session, &id)?;
+                consumer.paused_by_client = false;
+                (consumer.site, MediaOp::ResumeConsumer(id))
             }
-            Request::RequestConsumerKeyFrame(consumer) => {
-                self.own_consumer(session, &consumer)?;
-                MediaOp::RequestKeyFrame(consumer)
+            Request::RequestConsumerKeyFrame(id) => {
+                (self.own_consumer(session, &id)?.site, MediaOp::RequestKeyFrame(id))
             }
-            Request::SetConsumerPreferredLayers(consumer, layers) => {
-                self.own_consumer(session, &consumer)?;
-                MediaOp::SetPreferredLayers(consumer, layers)
+            Request::SetConsumerPreferredLayers(id, layers) => {
+                let consumer = self.own_consumer(session, &id)?;
+                consumer.preferred = Some(layers);
+                (consumer.site, MediaOp::SetPreferredLayers(id, layers))
             }
-            Request::SetConsumerPriority(consumer, priority) => {
-                self.own_consumer(session, &consumer)?;
-                MediaOp::SetPriority(consumer, priority)
+            Request::SetConsumerPriority(id, priority) => {
+                let consumer = self.own_consumer(session, &id)?;
+                consumer.priority = Some(priority);
+                (consumer.site, MediaOp::SetPriority(id, priority))
             }
-            Request::TransportStats(transport) => {
-                self.own_transport(session, &transport)?;
-                MediaOp::Stats(StatsOf::Transport(transport))
+            Request::TransportStats(id) => {
+                (self.own_transport(session, &id)?.site, MediaOp::Stats(StatsOf::Transport(id)))
             }
-            Request::ProducerStats(producer) => {
-                self.own_producer(session, &producer)?;
-                MediaOp::Stats(StatsOf::Producer(producer))
+            Request::ProducerStats(id) => {
+                (self.own_producer(session, &id)?, MediaOp::Stats(StatsOf::Producer(id)))
             }
-            Request::ConsumerStats(consumer) => {
-                self.own_consumer(session, &consumer)?;
-                MediaOp::Stats(StatsOf::Consumer(consumer))
+            Request::ConsumerStats(id) => {
+                (self.own_consumer(session, &id)?.site, MediaOp::Stats(StatsOf::Consumer(id)))
             }
-            Request::DataProducerStats(producer) => {
-                self.own_data_producer(session, &producer)?;
-                MediaOp::Stats(StatsOf::DataProducer(producer))
+            Request::DataProducerStats(id) => {
+                (self.own_data_producer(session, &id)?, MediaOp::Stats(StatsOf::DataProducer(id)))
             }
-            Request::DataConsumerStats(consumer) => {
-                self.own_data_consumer(session, &consumer)?;
-                MediaOp::Stats(StatsOf::DataConsumer(consumer))
+            Request::DataConsumerStats(id) => {
+                (self.own_data_consumer(session, &id)?, MediaOp::Stats(StatsOf::DataConsumer(id)))
             }
         };
-        self.media_of(session, then_reply, op);
+        // Without its site there is nothing left of it, and its peer has been told.
+        self.media(site, then_reply, op);
         Ok(None)
     }
 
@@ -185,9 +212,12 @@ impl Room {
             return Ok(None);
         }
         let peer = self.peer_mut(session)?;
-        let twin = peer.transports.iter().find(|(_, d)| **d == direction).map(|(id, _)| id.to_string());
-        let count = peer.transports.len() + peer.transports_coming.len();
-        if twin.is_some() || peer.transports_coming.contains(&direction) || count >= TRANSPORTS_PER_PEER {
+        let coming = Transport { direction, site: peer.site };
+        let twin = peer.transports.iter().find(|(_, known)| **known == coming).map(|(id, _)| id.to_string());
+        // A peer that migrates has as many at its new site as at the old one.
+        let here = peer.transports.values().chain(&peer.transports_coming);
+        let count = here.filter(|known| known.site == coming.site).count();
+        if twin.is_some() || peer.transports_coming.contains(&coming) || count >= TRANSPORTS_PER_PEER {
             let id = twin.unwrap_or_else(|| "being created".to_owned());
             let direction = match direction {
                 Direction::Send => "send",
@@ -196,7 +226,7 @@ impl Room {
             };
             return Err(RoomError::TransportExists { direction: direction.into(), id });
         }
-        peer.transports_coming.push(direction);
+        peer.transports_coming.push(coming);
         self.media_of(session, Pending::Transport { session, request, direction }, op);
         Ok(None)
     }
@@ -232,52 +262,38 @@ impl Room {
 
     fn produce(
         &mut self,
-        session: SessionId,
         request: RequestId,
-        transport: TransportId,
-        kind: MediaKind,
+        at: Transport,
+        coming: Producer,
         rtp_parameters: Box<RtpParameters>,
-        app_data: serde_json::Value,
     ) -> Result<Option<Reply>, RoomError> {
-        let direction = self.own_transport(session, &transport)?;
-        if direction == Direction::Receive {
+        let (session, transport, kind) = (coming.owner, coming.transport.clone(), coming.kind);
+        if at.direction == Direction::Receive {
             return Err(RoomError::NotASendTransport { id: transport.to_string() });
         }
         let limits = self.limits.clone();
         let room_type = self.room_type.clone();
+        // What it leaves behind is not counted.
+        let old = self.producers.values().filter(|old| old.owner == session && old.site != at.site).count();
         let peer = self.joined_mut(session)?;
-        if peer.producers.len() + peer.producers_coming >= limits.producers_per_peer {
+        if peer.producers.len() + peer.producers_coming >= limits.producers_per_peer + old {
             return Err(RoomError::Limit {
                 what: "producers of one peer".into(),
                 limit: limits.producers_per_peer,
             });
         }
-        if app_data.to_string().len() > limits.app_data_bytes {
+        if coming.app_data.to_string().len() > limits.app_data_bytes {
             return Err(RoomError::Limit { what: "bytes of appData".into(), limit: limits.app_data_bytes });
         }
-        let source = Source::from_app_data(kind, &app_data);
-        if !room_type.may_produce(&peer.role, kind, &source) {
+        if !room_type.may_produce(&peer.role, kind, &coming.source) {
             let (role, kind, source_name) =
-                (peer.role.as_str().to_owned(), kind.as_str().into(), source.to_string());
+                (peer.role.as_str().to_owned(), kind.as_str().into(), coming.source.to_string());
             return Err(RoomError::NotAllowed { role, kind, source_name });
         }
         peer.producers_coming += 1;
-        let coming = Box::new(Producer {
-            owner: session,
-            site: peer.site,
-            transport: transport.clone(),
-            kind,
-            source,
-            app_data: Arc::new(app_data),
-            consumable: Arc::default(),
-            paused: false,
-            receivers: BTreeMap::new(),
-        });
-        self.media_of(
-            session,
-            Pending::Produce { session, request, transport: transport.clone(), coming },
-            MediaOp::Produce { transport, kind, rtp_parameters },
-        );
+        let pending =
+            Pending::Produce { session, request, transport: transport.clone(), coming: Box::new(coming) };
+        self.media(at.site, pending, MediaOp::Produce { transport, kind, rtp_parameters });
         Ok(None)
     }
 
@@ -287,12 +303,12 @@ impl Room {
         request: RequestId,
         producer: &ProducerId,
     ) -> Result<Option<Reply>, RoomError> {
-        self.own_producer(session, producer)?;
+        let site = self.own_producer(session, producer)?;
         self.drop_producer(producer);
         if let Some(peer) = self.peers.get_mut(&session) {
             peer.producers.remove(producer);
         }
-        self.media_of(session, Pending::Reply { session, request }, MediaOp::CloseProducer(producer.clone()));
+        self.media(site, Pending::Reply { session, request }, MediaOp::CloseProducer(producer.clone()));
         Ok(None)
     }
 
@@ -303,22 +319,20 @@ impl Room {
         id: &ProducerId,
         paused: bool,
     ) -> Result<Option<Reply>, RoomError> {
-        self.own_producer(session, id)?;
-        let op =
-            || if paused { MediaOp::PauseProducer(id.clone()) } else { MediaOp::ResumeProducer(id.clone()) };
-        self.media_of(session, Pending::Reply { session, request }, op());
-        for site in self.pipes.sites_of(&Flow::Media(id.clone())) {
-            self.media(site, Pending::Silent, op());
+        let site = self.own_producer(session, id)?;
+        let op = |id| if paused { MediaOp::PauseProducer(id) } else { MediaOp::ResumeProducer(id) };
+        self.media(site, Pending::Reply { session, request }, op(id.clone()));
+        for Spot { site, nth } in self.pipes.spots_of(&Flow::Media(id.clone())) {
+            self.media(site, Pending::Silent, op(producer_at(id, nth)));
         }
         let Some(producer) = self.producers.get_mut(id) else { return Ok(None) };
         producer.paused = paused;
         let consumers: Vec<_> = producer
             .receivers
             .values()
-            .filter_map(|link| match link {
-                Link::Consumer(consumer) => Some(consumer.clone()),
-                Link::Waiting | Link::Asked(_) | Link::Creating(_) | Link::Refused => None,
-            })
+            .filter_map(Link::consumer)
+            .chain(producer.old.values())
+            .cloned()
             .collect();
         for consumer in consumers {
             self.tell_producer_pause(&consumer, paused);
@@ -346,13 +360,7 @@ impl Room {
         Ok(())
     }
 
-    fn set_client_pause(&mut self, consumer: &ConsumerId, paused: bool) {
-        if let Some(consumer) = self.consumers.get_mut(consumer) {
-            consumer.paused_by_client = paused;
-        }
-    }
-
-    /// Gives work to the site of a peer.
+    /// Gives work to the site where a peer's transports are made.
     pub(super) fn media_of(&mut self, session: SessionId, pending: Pending, what: MediaOp) {
         if let Some(site) = self.peers.get(&session).map(|peer| peer.site) {
             self.media(site, pending, what);
@@ -368,21 +376,22 @@ impl Room {
         if peer.joined.is_some() { Ok(peer) } else { Err(RoomError::NotJoined) }
     }
 
-    pub(super) fn own_transport(&self, session: SessionId, id: &TransportId) -> Result<Direction, RoomError> {
+    pub(super) fn own_transport(&self, session: SessionId, id: &TransportId) -> Result<Transport, RoomError> {
         let own = self.peers.get(&session).and_then(|peer| peer.transports.get(id));
         own.copied().ok_or_else(|| RoomError::not_found("transport", id.as_str()))
     }
 
-    fn own_producer(&self, session: SessionId, id: &ProducerId) -> Result<(), RoomError> {
+    /// Where it is, if it is this peer's.
+    pub(super) fn own_producer(&self, session: SessionId, id: &ProducerId) -> Result<SiteId, RoomError> {
         match self.producers.get(id) {
-            Some(producer) if producer.owner == session => Ok(()),
+            Some(producer) if producer.owner == session => Ok(producer.site),
             _ => Err(RoomError::not_found("producer", id.as_str())),
         }
     }
 
-    fn own_consumer(&self, session: SessionId, id: &ConsumerId) -> Result<(), RoomError> {
-        match self.consumers.get(id) {
-            Some(consumer) if consumer.receiver == session => Ok(()),
+    fn own_consumer(&mut self, session: SessionId, id: &ConsumerId) -> Result<&mut Consumer, RoomError> {
+        match self.consumers.get_mut(id) {
+            Some(consumer) if consumer.receiver == session => Ok(consumer),
             _ => Err(RoomError::not_found("consumer", id.as_str())),
         }
     }

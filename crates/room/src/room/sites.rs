@@ -1,11 +1,13 @@
 //! Where a room lives: its sites, each a router on some worker. A peer is given a site when it connects and stays
-//! there: the first that has room for it, of its own region where there is one; where all are full, a new one.
+//! there: the first that has room for it, of its own region where there is one; where all are full, a new one. Only when
+//! its site's node is to be empty it is given another (`migrate`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ortc::RtpCapabilities;
+use serde::{Deserialize, Serialize};
 
 use super::pipe::{Flow, Output};
 use super::requests::TRANSPORTS_PER_PEER;
@@ -19,7 +21,7 @@ use crate::message::close_code;
 const SITE_RETRY: Duration = Duration::from_secs(5);
 
 /// One of a room's routers.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Site {
     /// The region that it was asked for, and the one where it is: its own, where the other has no node.
     regions: [Option<Region>; 2],
@@ -31,7 +33,7 @@ pub(super) struct Site {
     pub(super) working: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 enum Router {
     Creating,
     Ready(Arc<RtpCapabilities>),
@@ -65,9 +67,13 @@ impl Room {
             let region = peer.region.clone();
             // One that could not be made is not tried again as long as there are others.
             let site = self.place(region.as_ref(), None);
-            if let Some(peer) = self.peers.get_mut(&session) {
-                peer.site = site;
+            let Some(peer) = self.peers.get_mut(&session) else { return };
+            let receives_there = peer.receiving == peer.site;
+            peer.site = site;
+            if receives_there {
+                self.receive_at(session, site);
             }
+            self.stay(session);
         }
     }
 
@@ -83,7 +89,8 @@ impl Room {
         };
         let near = |site: &Site| region.is_none() || site.regions.iter().any(|of| of.as_ref() == region);
         let has_room = |site: &SiteId| loads.get(site).is_some_and(fits);
-        let mut candidates = self.sites.iter().filter(|(id, site)| !site.busy && has_room(id));
+        let fit = |(id, site): &(&SiteId, &Site)| !site.busy && !self.is_draining(**id) && has_room(id);
+        let mut candidates = self.sites.iter().filter(fit);
         if let Some((id, _)) = candidates.find(|(_, site)| near(site)) {
             return *id;
         }
@@ -92,25 +99,33 @@ impl Room {
         if may_open && self.sites.len() < limits.per_room.max(1) {
             return self.open_site(region.cloned());
         }
-        // What is left is not what was wished for: better far away than where it is full.
-        let with_room = self.sites.keys().filter(|id| has_room(id)).min_by_key(|id| loads.get(id));
-        let chosen = with_room.copied();
-        if chosen.is_none() {
+        // What is left is not what was wished for: better far away than where it is full, and full than about to end.
+        let key = |id: &SiteId| (self.is_draining(*id), !has_room(id), loads.get(id).copied());
+        let chosen = self.sites.keys().copied().min_by_key(key);
+        if chosen.is_some_and(|site| !has_room(&site)) {
             self.count(Counter::RouterOverLimit);
         }
-        let least = || loads.iter().min_by_key(|(_, load)| **load).map(|(id, _)| *id);
-        chosen.or_else(least).unwrap_or(SiteId(self.last_site))
+        chosen.unwrap_or(SiteId(self.last_site))
     }
 
     fn open_site(&mut self, region: Option<Region>) -> SiteId {
         self.last_site += 1;
-        let or_elsewhere = self.sites.is_empty();
+        let or_elsewhere = self.sites.keys().all(|site| self.is_draining(*site));
         let id = SiteId(self.last_site);
         let regions = [region.clone(), None];
-        let site = Site { regions, router: Router::Creating, busy: false, loudest: Vec::new(), working: 0 };
-        self.sites.insert(id, site);
+        let (router, loudest) = (Router::Creating, Vec::new());
+        self.sites.insert(id, Site { regions, router, busy: false, loudest, working: 0 });
         self.media(id, Pending::Router, MediaOp::CreateRouter { region, or_elsewhere });
         id
+    }
+
+    /// Whether a site's node is to be empty soon.
+    pub(super) fn is_draining(&self, site: SiteId) -> bool {
+        self.pipes.is_leaving(site)
+    }
+
+    pub(super) fn any_draining(&self) -> bool {
+        self.sites.keys().any(|site| self.is_draining(*site))
     }
 
     /// Peers count with all the transports that they may have, so that those who come together are spread, too.
@@ -132,7 +147,7 @@ impl Room {
     ) {
         match result {
             Ok(MediaDone::Router { rtp_capabilities, place }) => {
-                self.site_ready(site, rtp_capabilities, place)
+                self.site_ready(site, rtp_capabilities, place, now);
             }
             Ok(_) => {
                 let failure = MediaFailure::Internal("unexpected completion".to_owned());
@@ -142,7 +157,7 @@ impl Room {
         }
     }
 
-    fn site_ready(&mut self, id: SiteId, capabilities: Arc<RtpCapabilities>, place: Place) {
+    fn site_ready(&mut self, id: SiteId, capabilities: Arc<RtpCapabilities>, place: Place, now: Instant) {
         let others = self.sites.len() > 1;
         let Some(site) = self.sites.get_mut(&id) else { return };
         site.router = Router::Ready(capabilities);
@@ -152,17 +167,18 @@ impl Room {
             self.count(Counter::Spread);
         }
         self.pipes.site_ready(id, place);
-        self.serve_deferred();
+        self.serve_deferred(now);
     }
 
     /// Those who waited for it go to another site, if there is one.
     fn router_failed(&mut self, site: SiteId, failure: &MediaFailure, now: Instant) {
         let Some(failed) = self.sites.remove(&site) else { return };
+        self.pipes.set_leaving(site, false);
         if !self.sites.is_empty() {
             let [wished, _] = failed.regions;
             self.failed_sites.retain(|_, until| now < *until);
             self.failed_sites.insert(wished, now + SITE_RETRY);
-            self.serve_deferred();
+            self.serve_deferred(now);
             return;
         }
         let reason = match failure {
@@ -175,9 +191,9 @@ impl Room {
         }
     }
 
-    fn serve_deferred(&mut self) {
+    fn serve_deferred(&mut self, now: Instant) {
         for (session, request, message) in std::mem::take(&mut self.deferred) {
-            self.request(session, request, message);
+            self.request(session, request, message, now);
         }
     }
 
@@ -204,17 +220,24 @@ impl Room {
                     site.busy = busy;
                 }
             }
+            SiteEvent::Draining(draining) => {
+                self.pipes.set_leaving(site, draining);
+                self.migrate_at = Some(now);
+            }
             SiteEvent::Lost => self.site_lost(site, now),
         }
     }
 
     /// Every object there is gone with the router. Clients that are sent away with any code but the final one come
     /// back at once and join again, at a site that is alive: so nobody's client needs to know about this. Peers at
-    /// other sites stay; what they received by way of this one is brought to them another way.
+    /// other sites stay; what they received by way of this one is brought to them another way, and those who were about
+    /// to leave it go on at the site that they go to.
     fn site_lost(&mut self, site: SiteId, now: Instant) {
         self.count(Counter::RouterLost);
         self.sites.remove(&site);
-        self.pending.retain(|_, (at, _)| *at != site);
+        let (unheard, pending) =
+            std::mem::take(&mut self.pending).into_iter().partition(|(_, (at, _))| *at == site);
+        self.pending = pending;
         let (gone, left) =
             std::mem::take(&mut self.peers).into_iter().partition(|(_, peer)| peer.site == site);
         self.peers = left;
@@ -229,7 +252,20 @@ impl Room {
         for (session, peer) in gone {
             self.bury(session, peer, now);
         }
+        self.leave_lost(site);
         self.pipes.site_lost(site);
+        self.not_heard_of(site, unheard, now);
+    }
+
+    /// Work that was under way at a site that is gone has failed for those who are still there.
+    fn not_heard_of(&mut self, site: SiteId, work: BTreeMap<OpId, (SiteId, Pending)>, now: Instant) {
+        for (op, (_, pending)) in work {
+            if matches!(pending, Pending::Silent | Pending::Router | Pending::Pipe(_)) {
+                continue;
+            }
+            let gone = MediaFailure::Unavailable("the media worker died".to_owned());
+            self.work_ended(site, op, pending, Err(gone), now);
+        }
     }
 
     /// Ends sites that serve nobody. The last one stays for as long as the room does.
@@ -237,13 +273,18 @@ impl Room {
         if self.sites.len() < 2 {
             return;
         }
-        let used: std::collections::BTreeSet<SiteId> = self.peers.values().map(|peer| peer.site).collect();
+        let used = self.peers.values().flat_map(|peer| {
+            let transports = peer.transports.values().chain(&peer.transports_coming);
+            transports.map(|transport| transport.site).chain([peer.site, peer.receiving])
+        });
+        let used: BTreeSet<SiteId> = used.collect();
         let idle = |(id, site): (&SiteId, &Site)| {
             let idle = site.working == 0 && !used.contains(id) && self.pipes.at(*id) == (0, 0);
             idle.then_some(*id)
         };
-        let idle: Vec<SiteId> = self.sites.iter().filter_map(idle).collect();
-        // The youngest first, so that of a room that nobody is in the oldest is left.
+        let mut idle: Vec<SiteId> = self.sites.iter().filter_map(idle).collect();
+        // The youngest first, so that of a room that nobody is in the oldest is left, but no draining one.
+        idle.sort_by_key(|site| (self.is_draining(*site), *site));
         for site in idle.into_iter().rev() {
             if self.sites.len() < 2 {
                 return;
@@ -265,22 +306,22 @@ impl Room {
                 Output::Undo { site, what } => {
                     self.media(site, Pending::Silent, what);
                 }
-                Output::Arrived(Flow::Media(producer), site) => self.producer_arrived(&producer, site),
-                Output::Arrived(Flow::Data(producer), site) => self.data_producer_arrived(&producer, site),
-                Output::Failed(flow, sessions) => {
+                Output::Arrived(Flow::Media(producer), at) => self.producer_arrived(&producer, at),
+                Output::Arrived(Flow::Data(producer), at) => self.data_producer_arrived(&producer, at),
+                Output::Failed(flow, at, sessions) => {
                     self.count(Counter::PipeFailed);
                     for session in sessions {
                         match &flow {
-                            Flow::Media(producer) => self.unlink(producer, session),
-                            Flow::Data(producer) => self.unlink_data(producer, session),
+                            Flow::Media(producer) => self.producer_failed(producer, at, session),
+                            Flow::Data(producer) => self.data_producer_failed(producer, at, session),
                         }
                     }
                 }
-                Output::Lost(flow, sessions) => {
+                Output::Lost(flow, at, sessions) => {
                     for session in sessions {
                         match &flow {
-                            Flow::Media(producer) => self.producer_lost(producer, session),
-                            Flow::Data(producer) => self.data_producer_lost(producer, session),
+                            Flow::Media(producer) => self.producer_lost(producer, at, session),
+                            Flow::Data(producer) => self.data_producer_lost(producer, at, session),
                         }
                     }
                 }
@@ -312,11 +353,13 @@ impl Room {
         self.tell_speakers();
     }
 
-    /// Each site knows the order of its own; peers are at one site each, so nobody is there twice.
+    /// Each site knows the order of its own. A peer that migrates may be at two, and is as loud as where it is louder.
     fn tell_speakers(&mut self) {
         let here = self.sites.values().flat_map(|site| &site.loudest);
         let mut speakers: Vec<_> = here.cloned().collect();
         speakers.sort_by_key(|(_, dbov)| std::cmp::Reverse(*dbov));
+        let mut seen = BTreeSet::new();
+        speakers.retain(|(peer, _)| seen.insert(peer.clone()));
         self.set_speakers(speakers);
     }
 

@@ -50,6 +50,7 @@ impl NewBroadcaster {
             rtp_capabilities: self.rtp_capabilities.map(Arc::new),
             remote_address: None,
             receives: Receives::OnRequest,
+            migrates: false,
         };
         Ok((dialect, id, join))
     }
@@ -136,6 +137,7 @@ impl NewProducer {
             kind: self.kind,
             rtp_parameters: Box::new(self.rtp_parameters),
             app_data: object(self.app_data)?,
+            replaces: None,
         })
     }
 }
@@ -196,6 +198,7 @@ impl NewDataProducer {
             label: self.label.unwrap_or_default(),
             protocol: self.protocol.unwrap_or_default(),
             app_data: object(self.app_data)?,
+            replaces: None,
         })
     }
 }

@@ -62,6 +62,9 @@ struct Join {
     device: Option<Value>,
     #[serde(default)]
     rtp_capabilities: Option<RtpCapabilities>,
+    /// An addition of ours: it understands `migrate`.
+    #[serde(default)]
+    migrate: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -72,6 +75,9 @@ struct Produce {
     rtp_parameters: RtpParameters,
     #[serde(default)]
     app_data: Value,
+    /// An addition of ours, as that of `produceData`.
+    #[serde(default)]
+    replaces: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -85,6 +91,8 @@ struct ProduceData {
     protocol: Option<String>,
     #[serde(default)]
     app_data: Value,
+    #[serde(default)]
+    replaces: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -145,12 +153,13 @@ pub(crate) fn parse_request(
         "restartIce" => Request::RestartIce { transport: fields.transport()? },
         "join" => join(fields.read()?),
         "produce" => {
-            let Produce { transport_id, kind, rtp_parameters, app_data } = fields.read()?;
+            let Produce { transport_id, kind, rtp_parameters, app_data, replaces } = fields.read()?;
             Request::Produce {
                 transport: TransportId::new(transport_id),
                 kind,
                 rtp_parameters: Box::new(rtp_parameters),
                 app_data: app_data_object(method, app_data)?,
+                replaces: replaces.map(ProducerId::new),
             }
         }
         "produceData" => {
@@ -161,6 +170,7 @@ pub(crate) fn parse_request(
                 label: wire.label.unwrap_or_default(),
                 protocol: wire.protocol.unwrap_or_default(),
                 app_data: app_data_object(method, wire.app_data)?,
+                replaces: wire.replaces.map(DataProducerId::new),
             }
         }
         "getDataProducerStats" => {
@@ -169,6 +179,7 @@ pub(crate) fn parse_request(
         "getDataConsumerStats" => {
             Request::DataConsumerStats(DataConsumerId::new(fields.read::<OfDataConsumer>()?.data_consumer_id))
         }
+        "migrated" => Request::Migrated,
         "closeProducer" => Request::CloseProducer(fields.producer()?),
         "pauseProducer" => Request::PauseProducer(fields.producer()?),
         "resumeProducer" => Request::ResumeProducer(fields.producer()?),
@@ -255,6 +266,7 @@ fn join(wire: Join) -> Request {
         rtp_capabilities: wire.rtp_capabilities.map(Arc::new),
         remote_address: None,
         receives: Receives::Offered,
+        migrates: wire.migrate == Some(true),
     }
 }
 

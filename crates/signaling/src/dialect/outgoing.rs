@@ -129,6 +129,7 @@ pub(crate) fn server_request(request: &ServerRequest, dialect: Dialect) -> (&'st
             source,
             producer_paused,
             score,
+            replaces,
         } => {
             // The newer dialect finds sender and source in appData, and knows three words for the latter; else the
             // sender's own fields win.
@@ -163,6 +164,9 @@ pub(crate) fn server_request(request: &ServerRequest, dialect: Dialect) -> (&'st
             if let (false, Some(fields)) = (score.is_null(), data.as_object_mut()) {
                 fields.insert("consumerScore".to_owned(), score.clone());
             }
+            if let (Some(replaced), Some(fields)) = (replaces, data.as_object_mut()) {
+                fields.insert("replaces".to_owned(), json!(replaced.as_str()));
+            }
             ("newConsumer", data)
         }
         ServerRequest::NewDataConsumer {
@@ -174,6 +178,7 @@ pub(crate) fn server_request(request: &ServerRequest, dialect: Dialect) -> (&'st
             label,
             protocol,
             app_data,
+            replaces,
         } => {
             let mut app_data = (**app_data).clone();
             if let Some(fields) = app_data.as_object_mut() {
@@ -181,7 +186,7 @@ pub(crate) fn server_request(request: &ServerRequest, dialect: Dialect) -> (&'st
                 // The newer dialect tells its channels apart by this, the older by the label.
                 fields.entry("channel").or_insert_with(|| json!(label));
             }
-            let data = json!({
+            let mut data = json!({
                 "peerId": peer.as_str(),
                 "dataProducerId": data_producer.as_str(),
                 "id": id.as_str(),
@@ -192,6 +197,9 @@ pub(crate) fn server_request(request: &ServerRequest, dialect: Dialect) -> (&'st
                 "protocol": protocol,
                 "appData": app_data,
             });
+            if let (Some(replaced), Some(fields)) = (replaces, data.as_object_mut()) {
+                fields.insert("replaces".to_owned(), json!(replaced.as_str()));
+            }
             ("newDataConsumer", data)
         }
     }
@@ -248,6 +256,8 @@ pub(crate) fn notification(notification: &Notification, dialect: Dialect) -> Vec
             }
             one("consumerLayersChanged", data)
         }
+        // Only clients hear this that said they know it.
+        Notification::Migrate { within_ms } => one("migrate", json!({ "withinMs": within_ms })),
         Notification::Speakers(speakers) => active_speaker(speakers, dialect),
         // The newer dialect has no word for it.
         Notification::DownlinkBandwidth(_) if dialect == Dialect::TypeScript => Vec::new(),

@@ -67,6 +67,7 @@ fn a_classic_client_is_understood_from_start_to_end() {
         rtp_capabilities,
         remote_address: None,
         receives: Receives::Offered,
+        migrates: false,
     }) = ask("join", join)
     else {
         panic!("not understood");
@@ -212,6 +213,7 @@ fn a_new_consumer_is_offered_as_clients_expect() {
         source: "screen".to_owned(),
         producer_paused: false,
         score: json!({ "score": 10 }),
+        replaces: Some(ConsumerId::new("c0")),
     };
     let (method, data) = server_request(&request, Dialect::Classic);
     assert_eq!(method, "newConsumer");
@@ -219,7 +221,7 @@ fn a_new_consumer_is_offered_as_clients_expect() {
         &data,
         &json!({
             "peerId": "ann", "producerId": "p", "id": "c", "consumerId": "c", "transportId": "t", "kind": "audio",
-            "type": "simple", "producerPaused": false, "consumerScore": { "score": 10 },
+            "type": "simple", "producerPaused": false, "replaces": "c0", "consumerScore": { "score": 10 },
             "appData": { "share": true, "source": "screen", "peerId": "ann" },
         }),
     );

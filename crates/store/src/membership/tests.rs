@@ -15,6 +15,7 @@ fn node(name: &str, incarnation: u64) -> Node {
         capacity: Capacity { weight: 4, transports: 500, streams: 2_000 },
         clients: None,
         draining: false,
+        full: false,
         protocol: 1,
     }
 }

@@ -43,7 +43,12 @@ impl Dice {
     }
 
     fn node(&mut self) -> Node {
-        Node { incarnation: self.incarnation(), draining: self.0.random(), ..node(self.name()) }
+        Node {
+            incarnation: self.incarnation(),
+            draining: self.0.random(),
+            full: self.0.random(),
+            ..node(self.name())
+        }
     }
 }
 

@@ -50,6 +50,7 @@ pub(crate) fn node(name: &str) -> Node {
         capacity: Capacity { weight: 4, transports: 500, streams: 2_000 },
         clients: None,
         draining: false,
+        full: false,
         protocol: 1,
     }
 }

@@ -65,8 +65,24 @@ impl Server {
 
     /// One plain GET; the whole answer.
     pub(crate) async fn get(&self, path: &str) -> Result<String> {
+        self.request("GET", path, &[], "").await
+    }
+
+    /// One plain request with further header lines and a body, which may be empty; the whole answer.
+    pub(crate) async fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[&str],
+        body: &str,
+    ) -> Result<String> {
         let mut connection = TcpStream::connect(&self.authority).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.authority);
+        let length = format!("Content-Length: {}", body.len());
+        let host = format!("Host: {}", self.authority);
+        let first = format!("{method} {path} HTTP/1.1");
+        let mut lines = vec![&first, &host, "Connection: close", &length];
+        lines.extend(headers);
+        let request = format!("{}\r\n\r\n{body}", lines.join("\r\n"));
         connection.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
         tokio::time::timeout(DEADLINE, connection.read_to_end(&mut answer)).await??;

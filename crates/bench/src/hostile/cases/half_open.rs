@@ -23,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// flight that it would repeat.
 const MOST_BYTES_EACH: u64 = 64 * 1024;
 
+/// Of the memory that they cost, this part may stay when all are gone: tables keep their length.
+const KEPT_PART: u64 = 4;
+
 /// Begins `size` handshakes and finishes none; each is given up by the worker when its time is over.
 pub(super) fn run(stage: &mut Stage, size: usize) -> Result<()> {
     let identity = Identity::new(&Profile::PREFERENCE)?;
@@ -64,8 +67,22 @@ pub(super) fn run(stage: &mut Stage, size: usize) -> Result<()> {
     stage.figures.insert("closed_in_ms", u64::try_from(closed.elapsed().as_millis())?);
     stage.expect_at_most("now_transports", 2, PATIENCE)?;
     stage.expect_at_most("now_tuples", 2, PATIENCE)?;
-    let after = stage.memory_kb()?;
-    stage.figures.insert("memory_after_kb", after);
+    stage.figures.insert("memory_closed_kb", stage.memory_kb()?);
+    stage.expect_counter("memory_given_back", 1)?;
+    let most = before_kb + (half_open_kb - before_kb) / KEPT_PART;
+    let deadline = Instant::now() + PATIENCE;
+    let after_kb = loop {
+        let now_kb = stage.memory_kb()?;
+        if now_kb <= most {
+            break now_kb;
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "{now_kb} kB stay, {before_kb} were before and {half_open_kb} at most"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    stage.figures.insert("memory_after_kb", after_kb);
     Ok(())
 }
 
