@@ -1,6 +1,6 @@
-"""Reads what is in deploy/ as machines would: YAML that parses, a chart that renders to the objects it should, flags that
-`tureen serve` has. Helm itself is not at hand, so the chart keeps to values, the release's name and `if`, which are
-rendered here.
+"""Reads what is in deploy/ as machines would: YAML that parses, a chart that renders to the objects it should, each of which
+fits Kubernetes' own schema, flags that `tureen serve` has. Helm itself is not at hand, so the chart keeps to values, the
+release's name and `if`, which are rendered here.
 
 Usage: deploy.py TUREEN DEPLOY_FOLDER. Prints one JSON line.
 """
@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import kubernetes_validate
 import yaml
 
 tureen, deploy = sys.argv[1], Path(sys.argv[2])
@@ -39,6 +40,21 @@ def check_command(place, words):
                 wrong.append(f"{place}: tureen {words[0]} has no flag {word}")
 
 
+# What ending takes beside handing over, in seconds: rooms, workers, links and connections.
+TO_END = 15
+
+
+def check_stop(place, words, grace):
+    """Whoever stops a media node must wait for as long as it hands over, and a little."""
+    words = [str(word) for word in words]
+    if "--drain-on-stop-ms" not in words:
+        wrong.append(f"{place}: a media node that is stopped has no time to hand over")
+        return
+    handing = int(words[words.index("--drain-on-stop-ms") + 1]) / 1000
+    if grace < handing + TO_END:
+        wrong.append(f"{place}: it is killed after {grace} s, and hands over for {handing} s")
+
+
 def units():
     files = sorted(deploy.glob("systemd/*.service"))
     for file in files:
@@ -48,6 +64,8 @@ def units():
             wrong.append(f"{file.name}: starts nothing")
         for command in commands:
             check_command(file.name, command.split())
+            if "--roles media" in command:
+                check_stop(file.name, command.split(), int(re.search(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE).group(1)))
     return len(files)
 
 
@@ -71,6 +89,7 @@ def compose():
         if role == "media":
             range_ = command[command.index("--media-ports") + 1]
             ports.append(range_)
+            check_stop(f"compose.yaml: {name}", command, int(service["stop_grace_period"].removesuffix("s")))
             for protocol in ("udp", "tcp"):
                 if f"{range_}:{range_}/{protocol}" not in service["ports"]:
                     wrong.append(f"compose.yaml: {name} does not publish {range_}/{protocol}")
@@ -101,6 +120,20 @@ def render(text, values, release):
     return [document for document in yaml.safe_load_all(text) if document]
 
 
+# One of 2023, and the newest whose schemas are at hand.
+VERSIONS = ["1.27", kubernetes_validate.latest_version()]
+
+
+def check_schema(place, document):
+    """Unknown fields are wrong, too: a cluster would leave them out without a word."""
+    for version in VERSIONS:
+        try:
+            kubernetes_validate.validate(document, version, strict=True)
+        except kubernetes_validate.ValidationError as error:
+            where = ".".join(str(part) for part in error.path)
+            wrong.append(f"{place}: {document['kind']} for Kubernetes {version}: {where}: {error.message:.200}")
+
+
 def chart():
     folder = deploy / "helm/tureen"
     about = yaml.safe_load((folder / "Chart.yaml").read_text())
@@ -113,6 +146,7 @@ def chart():
             key = (document["kind"], document["metadata"]["name"])
             if key in objects or not document.get("apiVersion"):
                 wrong.append(f"{file.name}: {key} is there twice, or has no apiVersion")
+            check_schema(file.name, document)
             objects[key] = document
     for role in ("signal", "media"):
         stateful = objects[("StatefulSet", f"call-{role}")]["spec"]
@@ -124,6 +158,8 @@ def chart():
             wrong.append(f"{role}: no service {stateful['serviceName']}")
         [box] = pod["spec"]["containers"]
         check_command(f"helm: {role}", [str(word) for word in box["args"]])
+        if role == "media":
+            check_stop("helm: media", box["args"], pod["spec"]["terminationGracePeriodSeconds"])
         named = set(re.findall(r"\$\((\w+)\)", " ".join(map(str, box["args"]))))
         if named != {variable["name"] for variable in box["env"]}:
             wrong.append(f"{role}: variables that are used and that are set differ")

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use bench::peer::Seat;
 
 use crate::{Redis, Server, ServerOptions, binaries, proc};
 
@@ -45,12 +46,23 @@ impl Cluster {
         media: usize,
         adjust: impl Fn(&str, ServerOptions) -> ServerOptions + 'static,
     ) -> Result<Self> {
+        let names = [('m', media), ('s', signal)]
+            .into_iter()
+            .flat_map(|(letter, count)| (1..=count).map(move |number| format!("{letter}{number}")));
+        let names: Vec<_> = names.collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        Self::of(redis, &names, adjust)
+    }
+
+    /// As [`Self::start_on`], of these nodes: who begins with an s is a signal node, all others are media nodes.
+    pub fn of(
+        redis: Redis,
+        names: &[&str],
+        adjust: impl Fn(&str, ServerOptions) -> ServerOptions + 'static,
+    ) -> Result<Self> {
         let mut cluster = Self { redis, nodes: BTreeMap::new(), adjust: Box::new(adjust) };
-        for (role, letter, count) in [("media", 'm', media), ("signal", 's', signal)] {
-            for number in 1..=count {
-                let name = format!("{letter}{number}");
-                cluster.add(&name, role)?;
-            }
+        for name in names {
+            cluster.add(name, if name.starts_with('s') { "signal" } else { "media" })?;
         }
         cluster.wait_assembled()?;
         Ok(cluster)
@@ -86,6 +98,11 @@ impl Cluster {
     /// Where clients of a signal node connect.
     pub fn websocket_url(&self, signal: &str) -> String {
         format!("ws://{}/", self.node(signal).authority())
+    }
+
+    /// A client's place in a room, through this signal node.
+    pub fn seat(&self, signal: &str, room: &str, peer: &str) -> Seat {
+        Seat { url: self.websocket_url(signal), room_id: room.to_owned(), peer_id: peer.to_owned() }
     }
 
     /// Which node has a room, by the store; `None` when nobody has.
@@ -148,10 +165,16 @@ impl Cluster {
         self.nodes.keys().cloned().collect()
     }
 
+    /// The last of each node's log.
+    pub fn logs(&self) -> String {
+        let logs = self.nodes.iter().map(|(name, node)| format!("{name}:\n{}", node.log_tail()));
+        logs.collect::<Vec<_>>().join("\n")
+    }
+
     /// Waits until each node hears all others: their metrics say so.
     pub fn wait_assembled(&self) -> Result<()> {
         let deadline = Instant::now() + ASSEMBLED_WITHIN;
-        let others = self.nodes.len() - 1;
+        let others = self.nodes.len().saturating_sub(1);
         for (name, node) in &self.nodes {
             loop {
                 let heard = node.metric("tureen_cluster_nodes_linked")?;

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use bench::load::{self, Options, Report, Watched};
 
-use crate::{Cluster, Nginx};
+use crate::{Cluster, Nginx, runtime};
 
 const SIGNAL: usize = 2;
 const MEDIA: usize = 3;
@@ -21,6 +21,5 @@ pub fn run(options: &Options, workers: usize) -> Result<Report> {
         all.push(("all clients".to_owned(), std::process::id()));
         Ok(all.into_iter().map(|(name, pid)| Watched { name, pid }).collect())
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(load::run(&format!("ws://{}/", nginx.address()), options, watched))
+    runtime()?.block_on(load::run(&format!("ws://{}/", nginx.address()), options, watched))
 }

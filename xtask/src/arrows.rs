@@ -29,7 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("bench", &["rtc", "net", "worker-protocol", "ortc"]),
     ("testkit", &["rtc"]),
     ("tests", &["bench", "media", "ortc", "rtc", "testkit"]),
-    ("fuzz", &["rtc", "net", "worker", "worker-protocol", "ortc", "signaling"]),
+    ("fuzz", &["rtc", "net", "worker", "worker-protocol", "ortc", "signaling", "token"]),
     ("xtask", &[]),
 ];
 
@@ -39,6 +39,8 @@ const DEV_ARROWS: &[(&str, &[&str])] = &[
     ("rtc", &["net"]),
     // The messages between nodes hold its types: a test carries one of each.
     ("links", &["ortc"]),
+    // One speaks to a node as another node would.
+    ("tests", &["cluster", "links", "room"]),
 ];
 
 /// Checks every dependency between siblings, and that every crate is listed.

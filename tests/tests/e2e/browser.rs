@@ -22,6 +22,7 @@ const CASES: &[&str] = &[
     "mediasoup",
     "signal-kill",
     "nodes",
+    "regions",
     "simulcast",
     "tcp",
     "udp-drop",

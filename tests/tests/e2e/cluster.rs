@@ -7,32 +7,23 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bench::endpoint::Identity;
-use bench::peer::{Peer, Seat};
+use bench::peer::Peer;
 use bench::source::Shape;
 use rtc::srtp::Profile;
-use tests::{Cluster, kill};
-use tokio::runtime::Runtime;
+use tests::{Cluster, kill, runtime, until};
 
 const SHAPES: [Shape; 2] = [Shape::AUDIO, Shape::THIN_VIDEO];
 /// How long streams may take to move once everybody is in.
 const MEDIA: Duration = Duration::from_secs(10);
 
-fn runtime() -> Result<Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
-}
-
 fn identity() -> Result<Arc<Identity>> {
     Ok(Arc::new(Identity::new(&Profile::PREFERENCE)?))
 }
 
-fn seat(cluster: &Cluster, signal: &str, room: &str, peer: &str) -> Seat {
-    Seat { url: cluster.websocket_url(signal), room_id: room.to_owned(), peer_id: peer.to_owned() }
-}
-
 /// Two peers in a room, through different signal nodes, who receive each other.
 async fn pair(cluster: &Cluster, identity: &Arc<Identity>, room: &str) -> Result<[Peer; 2]> {
-    let mut first = Peer::join(&seat(cluster, "s1", room, "a"), identity, &SHAPES).await?;
-    let mut second = Peer::join(&seat(cluster, "s2", room, "b"), identity, &SHAPES).await?;
+    let mut first = Peer::join(&cluster.seat("s1", room, "a"), identity, &SHAPES).await?;
+    let mut second = Peer::join(&cluster.seat("s2", room, "b"), identity, &SHAPES).await?;
     first.wait_for_media(2, 5, MEDIA).await.context("a receives b")?;
     second.wait_for_media(2, 5, MEDIA).await.context("b receives a")?;
     Ok([first, second])
@@ -54,12 +45,8 @@ fn peers_of_different_signal_nodes_share_rooms_on_all_media_nodes() -> Result<()
         for peer in peers.into_iter().flatten() {
             peer.leave().await;
         }
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while cluster.owner("room-0")?.is_some() {
-            ensure!(Instant::now() < deadline, "the lease of an empty room is not released");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        Ok(())
+        let released = || Ok(cluster.owner("room-0")?.is_none());
+        until(Duration::from_secs(20), "the lease of an empty room is released", released).await
     })
 }
 
@@ -124,7 +111,7 @@ fn a_killed_signal_node_is_replaced_by_another() -> Result<()> {
         let before = second.streams().values().map(|stream| stream.received).sum::<u64>();
         cluster.kill("s1")?;
         first.closed().await;
-        let mut again = Peer::join(&seat(&cluster, "s2", "r", "a"), &identity, &SHAPES).await?;
+        let mut again = Peer::join(&cluster.seat("s2", "r", "a"), &identity, &SHAPES).await?;
         again.wait_for_media(2, 5, MEDIA).await?;
         ensure!(second.streams().values().map(|stream| stream.received).sum::<u64>() >= before);
         Ok(())
@@ -140,35 +127,96 @@ fn redis_may_die_and_forget_while_calls_go_on() -> Result<()> {
         let (owner, epoch) =
             (cluster.owner("r")?.context("an owner")?, cluster.epoch("r")?.context("an epoch")?);
         cluster.redis.kill()?;
-        let mut third = Peer::join(&seat(&cluster, "s1", "r", "c"), &identity, &SHAPES)
+        let mut third = Peer::join(&cluster.seat("s1", "r", "c"), &identity, &SHAPES)
             .await
             .context("a room that is known takes peers in without the store")?;
         third.wait_for_media(4, 5, MEDIA).await?;
+        // Broadcasters ask over HTTP whether there is such a room.
+        let s1 = cluster.node("s1").authority().parse()?;
+        for (room, status) in [("r", "200"), ("nobody-s", "404")] {
+            let answer = super::front::get(s1, &format!("/rooms/{room}"))?;
+            ensure!(answer.split(' ').nth(1) == Some(status), "room {room} without the store: {answer:.300}");
+        }
         cluster.redis.restart()?;
         let returned = Instant::now();
-        loop {
-            if cluster.owner("r").ok().flatten().as_ref() == Some(&owner) {
-                break;
-            }
-            ensure!(returned.elapsed() < Duration::from_secs(5), "the store does not know the room again");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        let known = || Ok(cluster.owner("r").ok().flatten().as_ref() == Some(&owner));
+        until(Duration::from_secs(5), "the store knows the room again", known).await?;
         println!("the store knows the room again {:.2} s after its return", returned.elapsed().as_secs_f64());
         ensure!(cluster.epoch("r")? == Some(epoch), "an owner that keeps its room keeps its epoch");
 
         cluster.redis.command(&["FLUSHALL"])?;
-        let mut fourth = Peer::join(&seat(&cluster, "s2", "r", "d"), &identity, &SHAPES).await?;
+        let mut fourth = Peer::join(&cluster.seat("s2", "r", "d"), &identity, &SHAPES).await?;
         fourth.wait_for_media(6, 5, MEDIA).await.context("after FLUSHALL")?;
-        let flushed = Instant::now();
-        while cluster.epoch("r")?.is_none() {
-            ensure!(flushed.elapsed() < Duration::from_secs(5), "FLUSHALL is not made good");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        let known = || Ok(cluster.epoch("r")?.is_some());
+        until(Duration::from_secs(5), "FLUSHALL is made good", known).await?;
         ensure!(cluster.epoch("r")? >= Some(epoch), "epochs never go back");
         ensure!(cluster.owner("r")?.as_ref() == Some(&owner));
         // A new room, too.
         let _new = pair(&cluster, &identity, "new").await.context("a new room after FLUSHALL")?;
         drop(peers);
+        Ok(())
+    })
+}
+
+/// Redis loses everything again and again while people join: rooms that go on, and rooms that have just begun.
+#[test]
+fn redis_forgets_everything_while_people_join() -> Result<()> {
+    const ROOMS: usize = 8;
+    let cluster = Cluster::start(2, 3)?;
+    let identity = identity()?;
+    runtime()?.block_on(async {
+        let mut rooms = Vec::new();
+        for number in 0..ROOMS {
+            let room = format!("old-{number}");
+            let people = Vec::from(pair(&cluster, &identity, &room).await?);
+            let (owner, epoch) = (cluster.owner(&room)?, cluster.epoch(&room)?.context("an epoch")?);
+            rooms.push((room, people, owner, epoch));
+        }
+        let mut new = Vec::new();
+        for (number, (room, people, ..)) in rooms.iter_mut().enumerate() {
+            if number % 3 == 0 {
+                cluster.redis.command(&["FLUSHALL"])?;
+            }
+            let begun = format!("new-{number}");
+            let (here, there) = if number % 2 == 0 { ("s1", "s2") } else { ("s2", "s1") };
+            let seats = [
+                cluster.seat(here, room, "late"),
+                cluster.seat(there, &begun, "a"),
+                cluster.seat(there, &begun, "b"),
+            ];
+            let [late, first, second] = seats.each_ref().map(|seat| Peer::join(seat, &identity, &SHAPES));
+            let (late, first, second) = tokio::join!(late, first, second);
+            people.push(late.with_context(|| format!("late in {room}"))?);
+            new.push((begun, [first.context("the first in a room")?, second.context("the second")?]));
+        }
+        cluster.redis.command(&["FLUSHALL"])?;
+        let flushed = Instant::now();
+        let all_known = || {
+            let old = rooms.iter().map(|(room, ..)| room);
+            let known = old.chain(new.iter().map(|(room, _)| room)).map(|room| cluster.owner(room));
+            Ok(known.collect::<Result<Vec<_>>>()?.iter().all(Option::is_some))
+        };
+        until(Duration::from_secs(5), "the store knows all rooms again", all_known).await?;
+        println!("{} rooms known again after {:.2?}", rooms.len() + new.len(), flushed.elapsed());
+        for (room, people, owner, epoch) in &mut rooms {
+            ensure!(cluster.owner(room)? == *owner, "{room} has gone elsewhere");
+            ensure!(cluster.epoch(room)? >= Some(*epoch), "epochs never go back");
+            for peer in people {
+                peer.wait_for_media(4, 1, MEDIA).await.with_context(|| room.clone())?;
+                let before = peer.streams();
+                let all_move = || {
+                    let now = peer.streams();
+                    Ok(before.iter().all(|(ssrc, was)| now[ssrc].received > was.received))
+                };
+                until(MEDIA, "all streams go on", all_move).await.with_context(|| room.clone())?;
+                ensure!(!peer.is_closed(), "a session of {room} ended");
+            }
+        }
+        for (room, people) in &mut new {
+            for peer in people {
+                peer.wait_for_media(2, 20, MEDIA).await.with_context(|| room.clone())?;
+            }
+        }
         Ok(())
     })
 }

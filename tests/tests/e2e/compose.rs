@@ -14,7 +14,7 @@ use bench::peer::{Peer, Seat};
 use bench::source::Shape;
 use rtc::srtp::Profile;
 use serde_json::Value;
-use tests::{Namespace, Network, NginxFolder, end, nginx_configuration, python, root, tureen};
+use tests::{Namespace, Network, NginxFolder, end, nginx_configuration, python, root, runtime, tureen};
 
 const SHAPES: [Shape; 2] = [Shape::AUDIO, Shape::THIN_VIDEO];
 /// How long services may take to find each other.
@@ -114,7 +114,7 @@ fn the_compose_files_cluster_carries_calls() -> Result<()> {
 
     let gate = address("nginx")?;
     visitors.within(|| {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let runtime = runtime()?;
         let identity = Arc::new(Identity::new(&Profile::PREFERENCE)?);
         let seat = |room: &str, peer: &str, secret: &str| -> Result<Seat> {
             let words = ["token", "--secret-file", secret, "--room", room, "--peer", peer, "--expires", "1h"];

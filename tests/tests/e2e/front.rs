@@ -203,7 +203,7 @@ fn address(server: &Server) -> Result<SocketAddr> {
     Ok(server.authority().parse()?)
 }
 
-fn get(address: SocketAddr, path: &str) -> Result<String> {
+pub(super) fn get(address: SocketAddr, path: &str) -> Result<String> {
     let mut connection = TcpStream::connect(address)?;
     connection.set_read_timeout(Some(WITHIN))?;
     connection.write_all(

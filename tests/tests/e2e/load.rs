@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Result, ensure};
 use bench::load::{Options, Phase};
 use bench::{hostile, joins};
-use tests::{Server, load};
+use tests::{Server, load, runtime};
 
 /// Resident memory that a join may leave behind, averaged over the last 500: less than a tenth of what a transport
 /// takes, which is what an allocator's unevenness comes to.
@@ -61,8 +61,4 @@ fn seed() -> Result<u64> {
 
 fn watched(server: &Server) -> bench::server::Server {
     bench::server::Server { address: server.authority().to_owned(), pid: server.pid() }
-}
-
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }

@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use bench::endpoint::Identity;
-use bench::peer::{Peer, Seat};
+use bench::peer::Peer;
 use bench::protoo::{Incoming, Protoo};
 use bench::source::{Shape, StreamCheck};
 use serde_json::json;
-use tests::Cluster;
+use tests::{Cluster, runtime, until};
 use tokio::sync::mpsc::Receiver;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -25,12 +25,7 @@ fn a_room_in_two_regions_pipes_what_is_watched_and_outlives_the_loss_of_one() ->
     let mut cluster = Cluster::start_with(2, 2, |name, options| {
         options.set("--region", if name.ends_with('1') { "eu" } else { "us" })
     })?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(two_regions(&mut cluster)).with_context(|| {
-        let logs =
-            cluster.names().into_iter().map(|name| format!("{name}:\n{}", cluster.node(&name).log_tail()));
-        logs.collect::<Vec<_>>().join("\n")
-    })
+    runtime()?.block_on(two_regions(&mut cluster)).with_context(|| cluster.logs())
 }
 
 async fn two_regions(cluster: &mut Cluster) -> Result<()> {
@@ -109,34 +104,33 @@ async fn deaf(cluster: &Cluster, signal: &str) -> Result<(Protoo, Receiver<Incom
     Ok((protoo, incoming))
 }
 
-async fn join(cluster: &Cluster, identity: &Arc<Identity>, signal: &str, peer: &str) -> Result<Peer> {
-    let (room_id, peer_id) = ("wide".to_owned(), peer.to_owned());
-    let seat = Seat { url: cluster.websocket_url(signal), room_id, peer_id };
+pub(super) async fn join(
+    cluster: &Cluster,
+    identity: &Arc<Identity>,
+    signal: &str,
+    peer: &str,
+) -> Result<Peer> {
+    let seat = cluster.seat(signal, "wide", peer);
     Peer::join(&seat, identity, &SHAPES).await.with_context(|| format!("join of {peer}"))
 }
 
-async fn receives(peer: &mut Peer, streams: usize) -> Result<()> {
+pub(super) async fn receives(peer: &mut Peer, streams: usize) -> Result<()> {
     peer.wait_for_media(streams, MOVING, PATIENCE).await?;
     ensure!(peer.streams().values().all(|stream| stream.damaged == 0), "a payload arrived damaged");
     Ok(())
 }
 
-fn stream_counts(peer: &Peer) -> HashMap<u32, u64> {
+pub(super) fn stream_counts(peer: &Peer) -> HashMap<u32, u64> {
     let count = |(ssrc, stream): (u32, StreamCheck)| (ssrc, stream.received);
     peer.streams().into_iter().map(count).collect()
 }
 
 /// Waits until a node's metric has a value.
-async fn metric(cluster: &Cluster, node: &str, name: &str, value: f64) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let now = cluster.node(node).metric(name)?;
-        if now == Some(value) {
-            return Ok(());
-        }
-        if Instant::now() >= deadline {
-            bail!("{name} of {node} is {now:?}, not {value}");
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+pub(super) async fn metric(cluster: &Cluster, node: &str, name: &str, value: f64) -> Result<()> {
+    let mut now = None;
+    let waited = until(PATIENCE, "a metric has its value", || {
+        now = cluster.node(node).metric(name)?;
+        Ok(now == Some(value))
+    });
+    waited.await.with_context(|| format!("{name} of {node} is {now:?}, not {value}"))
 }

@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
+use bench::protoo::{Incoming, Protoo};
 use serde_json::json;
-use tests::{Cluster, Nginx, Scenario};
+use tests::{Cluster, Nginx, Scenario, runtime};
 
 /// How long a scenario may take for one of its parts.
 const PART: Duration = Duration::from_secs(120);
@@ -60,4 +61,50 @@ fn a_drained_node_s_call_goes_to_another_without_a_gap() -> Result<()> {
     ensure!(cancelled.0, "tureen drain --cancel: {}", cancelled.1);
     ensure!(!cluster.drain("nobody", &[])?.0, "nobody was drained");
     Ok(())
+}
+
+/// A room keeps a client's place for 15 s that is only away.
+#[test]
+fn who_can_come_back_and_leaves_has_left_at_once() -> Result<()> {
+    const LEAVERS: usize = 16;
+    const LEFT_WITHIN: Duration = Duration::from_secs(6);
+    let cluster = Cluster::start(1, 1)?;
+    let url = |peer: &str| format!("{}?roomId=left&peerId={peer}", cluster.websocket_url("s1"));
+    let runtime = runtime()?;
+    runtime.block_on(async {
+        let join = |protoo: &Protoo| {
+            let asker = protoo.asker();
+            async move {
+                asker.request("getRouterRtpCapabilities", json!({})).await?;
+                asker.request("join", json!({ "displayName": "x" })).await
+            }
+        };
+        let (stays, mut told) = Protoo::connect(&url("stays")).await?;
+        join(&stays).await?;
+        let mut leavers = Vec::new();
+        for number in 0..LEAVERS {
+            let (leaver, incoming) = Protoo::connect_resumable(&url(&format!("leaver-{number}"))).await?;
+            join(&leaver).await?;
+            leavers.push((leaver, incoming));
+        }
+        for (leaver, _incoming) in leavers {
+            leaver.close().await;
+        }
+        let mut left = 0;
+        let all = async {
+            while left < LEAVERS {
+                match told.recv().await {
+                    Some(Incoming::Notification { method, .. }) => {
+                        left += usize::from(method == "peerClosed")
+                    }
+                    Some(_) => {}
+                    None => break,
+                }
+            }
+        };
+        let in_time = tokio::time::timeout(LEFT_WITHIN, all).await.is_ok();
+        ensure!(in_time && left == LEAVERS, "{left} of {LEAVERS} have left\n{}", cluster.logs());
+        stays.close().await;
+        Ok(())
+    })
 }

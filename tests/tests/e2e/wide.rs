@@ -10,7 +10,7 @@ use bench::peer::{Peer, Seat};
 use bench::server::Server as Watched;
 use bench::source::Shape;
 use serde_json::json;
-use tests::{Server, kill};
+use tests::{Server, kill, runtime};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const GONE: Duration = Duration::from_secs(60);
@@ -27,8 +27,7 @@ fn a_room_spreads_over_two_workers_and_outlives_the_death_of_one() -> Result<()>
         .env("TUREEN_LIMITS__ROUTER__TRANSPORTS", "5")
         .start()?;
     let watched = Watched { address: server.authority().to_owned(), pid: server.pid() };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(spread(&server, &watched)).with_context(|| server.log_tail())
+    runtime()?.block_on(spread(&server, &watched)).with_context(|| server.log_tail())
 }
 
 async fn spread(server: &Server, watched: &Watched) -> Result<()> {

@@ -67,6 +67,8 @@ const STALE_TRACK_MS = 3_000;
 const INTERRUPTED_MS = 1_000;
 /** How long the media of a room's old node is kept after the join at its new one, until everybody is there. */
 const MOVED_MS = 5_000;
+/** A migration is declared done so long before its deadline, whatever has not come by then. */
+const MIGRATED_BEFORE_MS = 2_000;
 /** A limit is reached: later there may be room again. */
 const TOO_MANY = 429;
 /** What close code 4000 can mean. */
@@ -296,7 +298,9 @@ export class Call extends Emitter<CallEvents> {
     session.on('consumerClosed', (remote) => {
       const peer = this.peers.get(remote.peerId);
       if (peer?.tracks.get(remote.source)?.consumerId !== remote.consumer.id) return;
-      peer.tracks.delete(remote.source);
+      const left = session.newest(remote.peerId, remote.source);
+      if (left) peer.tracks.set(remote.source, trackOf(left));
+      else peer.tracks.delete(remote.source);
       this.emit('peer', peer);
     });
     session.on('media', (state) => {
@@ -307,11 +311,18 @@ export class Call extends Emitter<CallEvents> {
     });
   }
 
-  /** Shows a new track; that of a room's new node once it has something to show, the old node's until then. */
+  /**
+   * Shows a new track; one that takes the place of another, by a migration of either side, once it has something to show:
+   * until then the other's picture is shown and its sound is heard, and never both.
+   */
   async #show(session: Session, remote: RemoteConsumer, moved: boolean): Promise<void> {
-    const isShown = this.peers.get(remote.peerId)?.tracks.has(remote.source) === true;
-    if (moved && isShown) await session.flows(remote);
+    const shown = this.peers.get(remote.peerId)?.tracks.get(remote.source);
+    if (shown && (moved || session.consumers.has(shown.consumerId))) await session.flows(remote);
     if (this.#session !== session || !session.consumers.has(remote.consumer.id)) return;
+    const now = this.peers.get(remote.peerId)?.tracks.get(remote.source);
+    const other = now && session.consumers.get(now.consumerId);
+    // What is replaced may come later than what replaces it, by a longer way.
+    if (other && session.isReplaced(remote) && !session.isReplaced(other)) return;
     this.#peer(remote.peerId).tracks.set(remote.source, trackOf(remote));
     this.#peerChanged(remote.peerId);
   }
@@ -342,11 +353,27 @@ export class Call extends Emitter<CallEvents> {
       case 'consumerLayersChanged':
         this.#session?.consumerLayers(data.consumerId, data.spatialLayer, data.temporalLayer);
         break;
+      case 'migrate':
+        if (this.#session) void this.#migrate(this.#session, data.withinMs);
+        break;
       case 'activeSpeaker':
         this.emit('activeSpeaker', data.peerId);
         break;
       default:
         break; // The server may say more than this page shows.
+    }
+  }
+
+  /** Takes all media to the node that the server has chosen. Where it does not work out, the server says what is next. */
+  async #migrate(session: Session, withinMs: number): Promise<void> {
+    const until = Date.now() + withinMs - MIGRATED_BEFORE_MS;
+    try {
+      await session.migrate();
+      const sources = [...session.producers.keys()];
+      await Promise.all(sources.map((source) => this.#queue(source, () => session.replace(source))));
+      await session.migrated(until - Date.now());
+    } catch {
+      // The old transports go on; who is late is sent to join again.
     }
   }
 

@@ -79,7 +79,13 @@ export class FakeServer {
   }
 
   /** Offers a consumer and resolves once the client has accepted it. */
-  offer(peerId: string, id: string, kind: 'audio' | 'video', appData: object = {}): Promise<void> {
+  offer(
+    peerId: string,
+    id: string,
+    kind: 'audio' | 'video',
+    appData: object = {},
+    more: object = {},
+  ): Promise<void> {
     const { rtpParameters } = fake.generateConsumerRemoteParameters({
       id,
       codecMimeType: kind === 'audio' ? 'audio/opus' : 'video/VP8',
@@ -94,6 +100,7 @@ export class FakeServer {
       producerId: `producer-of-${id}`,
       type: 'simple',
       producerPaused: false,
+      ...more,
     };
     this.#open.add(requestId);
     this.#send({ request: true, id: requestId, method: 'newConsumer', data });

@@ -38,7 +38,13 @@ export interface Requests {
     reply: object;
   };
   join: {
-    data: { displayName: string; device: DeviceInfo; rtpCapabilities: types.RtpCapabilities };
+    /** `migrate`: this client takes its media elsewhere when it is told to. */
+    data: {
+      displayName: string;
+      device: DeviceInfo;
+      rtpCapabilities: types.RtpCapabilities;
+      migrate: boolean;
+    };
     /** `resume`: by which this session is had back when its connection breaks. */
     reply: { peers: PeerInfo[]; resume?: { token: string } };
   };
@@ -49,9 +55,13 @@ export interface Requests {
       kind: types.MediaKind;
       rtpParameters: types.RtpParameters;
       appData: types.AppData;
+      /** The own producer that it takes the place of, in a migration. */
+      replaces?: string;
     };
     reply: { id: string };
   };
+  /** All media is on the new transports; answered when the server has closed the old ones. */
+  migrated: { data: object; reply: object };
   closeProducer: { data: { producerId: string }; reply: object };
   pauseProducer: { data: { producerId: string }; reply: object };
   resumeProducer: { data: { producerId: string }; reply: object };
@@ -71,6 +81,9 @@ export interface NewConsumer {
   type: string;
   appData: types.AppData;
   producerPaused: boolean;
+  transportId?: string;
+  /** The consumer that it takes the place of, in a migration of either side. */
+  replaces?: string;
 }
 
 /** Notifications that the server sends and the client acts on. */
@@ -86,6 +99,8 @@ export interface Notifications {
     spatialLayer: number | null;
     temporalLayer: number | null;
   };
+  /** The node with this client's transports is to be empty: make new ones, and say `migrated` in time. */
+  migrate: { withinMs: number };
   activeSpeaker: { peerId: string | null; volume?: number };
 }
 

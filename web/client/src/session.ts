@@ -19,6 +19,11 @@ const DISCONNECTED_GRACE_MS = 6_000;
 const FLOWS_LOOK_MS = 30;
 const FLOWS_WITHIN_MS = 4_000;
 
+interface Transports {
+  send: types.Transport;
+  recv: types.Transport;
+}
+
 /** What the session consumes, with what the server last said about it. */
 export interface RemoteConsumer {
   readonly consumer: types.Consumer;
@@ -49,10 +54,18 @@ export interface SessionOptions {
 export class Session extends Emitter<SessionEvents> {
   readonly consumers = new Map<string, RemoteConsumer>();
   readonly producers = new Map<Source, types.Producer>();
-  #transports: { send: types.Transport; recv: types.Transport } | undefined;
+  #transports: Transports | undefined;
+  /** What the session had before it migrated, until the server has closed it. */
+  #old: Transports | undefined;
+  /** What a producer takes the place of, by its `appData`. */
+  readonly #replaced = new WeakMap<object, string>();
   #device: types.Device | undefined;
   /** Offered by the server and not set up yet; what it says about them meanwhile is kept here. */
-  readonly #offers = new Map<string, { peerId: string; paused: boolean }>();
+  readonly #offers = new Map<string, { peerId: string; producerId: string; paused: boolean }>();
+  /** Producers of others that were replaced by new ones, in a migration. */
+  readonly #replacedProducers = new Set<string>();
+  /** Which transport a consumer is on. */
+  readonly #carriers = new WeakMap<types.Consumer, types.Transport>();
   readonly #timers = new Map<types.Transport, ReturnType<typeof setTimeout>>();
   #joined: Promise<{ peers: PeerInfo[] }> | undefined;
   #closed = false;
@@ -95,24 +108,81 @@ export class Session extends Emitter<SessionEvents> {
       displayName: this.options.displayName,
       device: thisDevice(device.handlerName),
       rtpCapabilities: device.recvRtpCapabilities,
+      migrate: true,
     });
     const { peers } = await this.#joined;
     return peers;
   }
 
   /** Sends a track. The caller keeps the track: closing the producer leaves it running. */
-  async produce(source: Source, track: MediaStreamTrack): Promise<void> {
+  async produce(source: Source, track: MediaStreamTrack, replaced?: string): Promise<void> {
     const transport = this.#transports?.send;
     if (!transport || this.#closed) return;
+    const appData = source === 'screen' ? { source, share: true } : { source };
+    if (replaced !== undefined) this.#replaced.set(appData, replaced);
     const producer = await transport.produce({
       track,
       ...sendOptions(source, track.getSettings().height ?? 720, this.options.camera),
       ...(source === 'camera' ? this.#codec() : {}),
       stopTracks: false,
-      appData: source === 'screen' ? { source, share: true } : { source },
+      appData,
     });
     this.producers.set(source, producer);
     if (producer.paused) await this.signaling.request('pauseProducer', { producerId: producer.id });
+  }
+
+  /**
+   * Makes new transports, on another node: from now on all that is produced and consumed is on these, while the old ones
+   * go on until `migrated`.
+   */
+  async migrate(): Promise<void> {
+    const device = this.#device;
+    if (!device || !this.#transports || this.#old) throw new Error('nothing to migrate');
+    const make = (producing: boolean) =>
+      this.signaling.request('createWebRtcTransport', { forceTcp: false, producing, consuming: !producing });
+    const send = await make(true);
+    // The last one, and at once in its place: the server's offers follow it.
+    const recv = await make(false);
+    if (this.#closed) throw new ConnectionLostError();
+    this.#old = this.#transports;
+    for (const transport of [this.#old.send, this.#old.recv]) this.#setTimer(transport, undefined);
+    this.#transports = {
+      send: this.#watch(device.createSendTransport(transportOptions(send))),
+      recv: this.#watch(device.createRecvTransport(transportOptions(recv))),
+    };
+  }
+
+  /** Sends on the new transport what is sent on the old one. */
+  async replace(source: Source): Promise<void> {
+    const old = this.producers.get(source);
+    if (!old || !this.#old || old.closed || !old.track) return;
+    await this.produce(source, old.track, old.id);
+  }
+
+  /** Once all that was received and sent flows on the new transports, has the server close the old ones. */
+  async migrated(withinMs: number): Promise<void> {
+    const [old, transports] = [this.#old, this.#transports];
+    if (!old || !transports) return;
+    const end = Date.now() + withinMs;
+    while (!this.#closed && Date.now() < end && !(await this.#hasArrived(old))) {
+      await new Promise((resolve) => setTimeout(resolve, FLOWS_LOOK_MS));
+    }
+    await this.signaling.request('migrated', {});
+    this.#old = undefined;
+    close(old);
+  }
+
+  async #hasArrived(old: Transports): Promise<boolean> {
+    const sends = this.#transports?.send;
+    if (this.producers.size > 0 && sends?.connectionState !== 'connected') return false;
+    const all = [...this.consumers.values()];
+    const isOld = ({ consumer }: RemoteConsumer) => this.#carriers.get(consumer) === old.recv;
+    const fresh = new Map(all.filter((one) => !isOld(one)).map((one) => [one.consumer.producerId, one]));
+    for (const { consumer } of all.filter(isOld)) {
+      const remote = fresh.get(consumer.producerId);
+      if (!remote || !(await this.#hasCome(remote))) return false;
+    }
+    return true;
   }
 
   /** The codec that was asked for, where both sides have it. */
@@ -143,12 +213,16 @@ export class Session extends Emitter<SessionEvents> {
 
   /** Sets up what the server offers; it sends media once `accept` is called. */
   async consume(offer: NewConsumer, accept: () => void, reject: (error: Error) => void): Promise<void> {
-    const transport = this.#transports?.recv;
+    const recv = [this.#transports?.recv, this.#old?.recv];
+    const transport = recv.find((one) => one?.id === offer.transportId) ?? recv[0];
     if (!transport || this.#closed) {
       reject(new Error('no receive transport'));
       return;
     }
-    this.#offers.set(offer.id, { peerId: offer.peerId, paused: offer.producerPaused });
+    const { peerId, producerId, replaces } = offer;
+    this.#offers.set(offer.id, { peerId, producerId, paused: offer.producerPaused });
+    const before = this.#producerOf(replaces);
+    if (before !== undefined && before !== producerId) this.#replacedProducers.add(before);
     try {
       const source = sourceOf(offer.kind, offer.appData);
       const consumer = await transport.consume({
@@ -179,6 +253,7 @@ export class Session extends Emitter<SessionEvents> {
         spatialLayer: null,
         temporalLayer: null,
       };
+      this.#carriers.set(consumer, transport);
       this.consumers.set(consumer.id, remote);
       this.emit('consumer', remote);
       accept();
@@ -187,6 +262,25 @@ export class Session extends Emitter<SessionEvents> {
     } finally {
       this.#offers.delete(offer.id);
     }
+  }
+
+  #producerOf(consumerId: string | undefined): string | undefined {
+    if (consumerId === undefined) return undefined;
+    return this.consumers.get(consumerId)?.consumer.producerId ?? this.#offers.get(consumerId)?.producerId;
+  }
+
+  /**
+   * What to show of a peer's source: while peers migrate there may be several consumers of it, in any order. One whose
+   * producer has not been replaced by another, and of these the last.
+   */
+  newest(peerId: string, source: Source): RemoteConsumer | undefined {
+    const all = [...this.consumers.values()].filter((one) => one.peerId === peerId && one.source === source);
+    return all.findLast((one) => !this.isReplaced(one)) ?? all.at(-1);
+  }
+
+  /** Whether its peer sends the same anew: this is about to end. */
+  isReplaced({ consumer }: RemoteConsumer): boolean {
+    return this.#replacedProducers.has(consumer.producerId);
   }
 
   consumerPaused(consumerId: string, paused: boolean): void {
@@ -223,18 +317,22 @@ export class Session extends Emitter<SessionEvents> {
   }
 
   /** Resolves when the first picture or sound of a consumer is here, or none comes. */
-  async flows({ consumer }: RemoteConsumer): Promise<void> {
+  async flows(remote: RemoteConsumer): Promise<void> {
     const end = Date.now() + FLOWS_WITHIN_MS;
-    while (!this.#closed && !consumer.closed && Date.now() < end) {
-      for (const stats of (await consumer.getStats()).values() as Iterable<
-        Partial<RTCInboundRtpStreamStats>
-      >) {
-        const { type, framesDecoded, packetsReceived } = stats;
-        const came = consumer.kind === 'video' ? framesDecoded : packetsReceived;
-        if (type === 'inbound-rtp' && (came ?? 0) > 0) return;
-      }
+    while (!this.#closed && Date.now() < end && !(await this.#hasCome(remote))) {
       await new Promise((resolve) => setTimeout(resolve, FLOWS_LOOK_MS));
     }
+  }
+
+  /** Whether a consumer has brought a picture or a sound, or none is to be waited for. */
+  async #hasCome({ consumer, paused }: RemoteConsumer): Promise<boolean> {
+    if (paused || consumer.closed) return true;
+    for (const stats of (await consumer.getStats()).values() as Iterable<Partial<RTCInboundRtpStreamStats>>) {
+      const { type, framesDecoded, packetsReceived } = stats;
+      const came = consumer.kind === 'video' ? framesDecoded : packetsReceived;
+      if (type === 'inbound-rtp' && (came ?? 0) > 0) return true;
+    }
+    return false;
   }
 
   /** Says nothing more, while media goes on in both directions until `close()`: its successor takes it over first. */
@@ -248,11 +346,13 @@ export class Session extends Emitter<SessionEvents> {
   retire(): void {
     this.supersede();
     this.#transports?.send.close();
+    this.#old?.send.close();
   }
 
   close(): void {
     this.retire();
-    this.#transports?.recv.close();
+    if (this.#transports) close(this.#transports);
+    if (this.#old) close(this.#old);
   }
 
   #watch(transport: types.Transport): types.Transport {
@@ -265,7 +365,11 @@ export class Session extends Emitter<SessionEvents> {
       // Setting up the sender may overlap with the join; the server wants the join first.
       const transportId = transport.id;
       Promise.resolve(this.#joined)
-        .then(() => this.signaling.request('produce', { transportId, kind, rtpParameters, appData }))
+        .then(() => {
+          const replaces = this.#replaced.get(appData);
+          const data = { transportId, kind, rtpParameters, appData };
+          return this.signaling.request('produce', replaces === undefined ? data : { ...data, replaces });
+        })
         .then(done, fail);
     });
     transport.on('connectionstatechange', (state) => this.#connectionState(transport, state));
@@ -273,7 +377,8 @@ export class Session extends Emitter<SessionEvents> {
   }
 
   #connectionState(transport: types.Transport, state: types.ConnectionState): void {
-    if (this.#closed) return;
+    // What is left behind may end as it likes.
+    if (this.#closed || transport === this.#old?.send || transport === this.#old?.recv) return;
     switch (state) {
       case 'connected':
         this.#setTimer(transport, undefined);
@@ -314,6 +419,11 @@ export class Session extends Emitter<SessionEvents> {
     if (timer === undefined) this.#timers.delete(transport);
     else this.#timers.set(transport, timer);
   }
+}
+
+function close({ send, recv }: Transports): void {
+  send.close();
+  recv.close();
 }
 
 function transportOptions({ id, iceParameters, iceCandidates, dtlsParameters }: TransportInfo) {
