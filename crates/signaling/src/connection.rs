@@ -234,9 +234,21 @@ impl Connection {
             match step.and(written) {
                 Ok(()) => {}
                 Err(End::Room) => return self.last_words(sink, messages).await,
+                Err(End::Gone) => return Self::gone(stream).await,
                 Err(end) => return end,
             }
         }
+    }
+
+    /// A connection that broke while something was written: before that the client may have said goodbye, which is not read yet.
+    async fn gone(stream: &mut SplitStream<WebSocket>) -> End {
+        let by = tokio::time::Instant::now() + TICK;
+        while let Ok(Some(Ok(message))) = tokio::time::timeout_at(by, stream.next()).await {
+            if matches!(message, Message::Close(_)) {
+                return End::Left;
+            }
+        }
+        End::Gone
     }
 
     /// Why the room has ended the session: clients do different things about a room that has moved and one that is no more.
