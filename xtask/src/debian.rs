@@ -139,9 +139,29 @@ fn libclang() -> bool {
 }
 
 fn has_libclang(folder: &Path) -> bool {
-    std::fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        name == "libclang.so" || name.starts_with("libclang.so.") || name.starts_with("libclang-")
-    })
+    let mut files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    files.any(|entry| is_libclang(&entry.file_name().to_string_lossy()))
+}
+
+/// As bindgen takes them: with or without a version, but not libclang-cpp, clang's other library, which other packages bring.
+fn is_libclang(name: &str) -> bool {
+    !name.starts_with("libclang-cpp")
+        && (name == "libclang.so"
+            || name.starts_with("libclang.so.")
+            || name.starts_with("libclang-") && name.contains(".so"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_libclang;
+
+    #[test]
+    fn libclang_is_told_from_its_neighbours() {
+        for name in ["libclang.so", "libclang.so.1", "libclang-14.so", "libclang-14.so.14.0.6"] {
+            assert!(is_libclang(name), "{name}");
+        }
+        for name in ["libclang-cpp.so.14", "libclang-cpp.so", "libclang.a", "libclang_rt.so", "clang"] {
+            assert!(!is_libclang(name), "{name}");
+        }
+    }
 }
