@@ -233,16 +233,14 @@ impl Pipes {
         }
         for flow in self.trees.keys().cloned().collect::<Vec<_>>() {
             let Some(tree) = self.trees.get_mut(&flow) else { continue };
-            let mut there: Vec<_> = tree.at(site, ..).map(|(spot, _)| spot).collect();
+            let there: Vec<_> = tree.at(site, ..).map(|(spot, _)| spot).collect();
             let had_from: Vec<_> = there
                 .iter()
                 .filter_map(|spot| tree.branches.remove(spot))
                 .map(|branch| branch.from)
                 .collect();
-            if tree.home == site {
-                there.push(Spot::first(site));
-            }
-            for at in there.into_iter().flat_map(|spot| tree.children(spot)).collect::<Vec<_>>() {
+            // Those as well whose spot there has ended before.
+            for at in tree.fed_from(site) {
                 // Its producer went with the transport: what is left is to say so, unless work for it is under way.
                 if let Some(branch) = self.branch_mut(&flow, at)
                     && matches!(branch.state, State::Sending | State::Ready(_))

@@ -156,7 +156,19 @@ impl Room {
     ) -> (Bound<u32>, Bound<u32>) {
         let old = self.producers.get(id).and_then(|producer| producer.old.get(&receiver));
         let old = old.and_then(|old| self.consumers.get(old)).filter(|old| old.site == site);
-        (old.map_or(Bound::Unbounded, |old| Bound::Excluded(old.nth)), Bound::Unbounded)
+        beyond(old.map(|old| old.nth))
+    }
+
+    /// As [`Room::beside_old`].
+    fn beside_old_data(
+        &self,
+        id: &DataProducerId,
+        receiver: SessionId,
+        site: SiteId,
+    ) -> (Bound<u32>, Bound<u32>) {
+        let old = self.data_producers.get(id).and_then(|producer| producer.old.get(&receiver));
+        let old = old.and_then(|old| self.data_consumers.get(old)).filter(|old| old.site == site);
+        beyond(old.map(|old| old.nth))
     }
 
     fn close_old(&mut self, id: &ConsumerId, receiver: SessionId) {
@@ -201,8 +213,10 @@ impl Room {
                 producer.old.remove(&receiver);
             }
         }
-        // Who is about to leave that site gets it where it goes.
+        // Who is about to leave that site gets it where it goes, and there nothing more.
         if !self.is_receiving_at(receiver, lost.site) {
+            let newer = self.beside_old(id, receiver, lost.site);
+            self.pipes.release(&Flow::Media(id.clone()), lost.site, newer, receiver);
             return;
         }
         let Some(producer) = self.producers.get(id) else { return };
@@ -304,6 +318,8 @@ impl Room {
             }
         }
         if !self.is_receiving_at(receiver, lost.site) {
+            let newer = self.beside_old_data(id, receiver, lost.site);
+            self.pipes.release(&Flow::Data(id.clone()), lost.site, newer, receiver);
             return;
         }
         let Some(producer) = self.data_producers.get(id) else { return };
@@ -330,4 +346,9 @@ impl Room {
             self.unlink_data(id, receiver, at.site);
         }
     }
+}
+
+/// Those behind this one; all, if there is none.
+fn beyond(nth: Option<u32>) -> (Bound<u32>, Bound<u32>) {
+    (nth.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)
 }

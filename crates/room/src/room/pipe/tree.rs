@@ -124,6 +124,12 @@ impl Tree {
         self.branches.iter().filter_map(from).collect()
     }
 
+    /// The spots that have the flow from a site, or were about to.
+    pub(super) fn fed_from(&self, site: SiteId) -> Vec<Spot> {
+        let from = |(at, branch): (&Spot, &Branch)| (branch.from.site == site).then_some(*at);
+        self.branches.iter().filter_map(from).collect()
+    }
+
     /// All that have the flow by way of a site, those nearer to it first.
     pub(super) fn behind(&self, site: SiteId) -> Vec<Spot> {
         let mut behind: Vec<Spot> = self.at(site, ..).flat_map(|(spot, _)| self.children(spot)).collect();

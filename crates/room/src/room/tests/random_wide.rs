@@ -121,7 +121,9 @@ impl World {
                 self.check_always();
             }
             let is_late = self.room.migrate_at.is_some_and(|at| at <= self.now);
-            if self.room.held().migrating == 0 && !is_late && !self.somebody_goes_over() {
+            let stays = |peer: &Peer| !self.room.is_draining(peer.site);
+            let all_stay = self.room.held().migrating == 0 && self.room.peers.values().all(stays);
+            if all_stay && !is_late && !self.somebody_goes_over() {
                 break;
             }
             self.now += Duration::from_millis(500);
@@ -205,6 +207,8 @@ proptest! {
             world.check_always();
         }
         world.settle();
+        world.check_pipes();
+        world.settle_migrations(&mut std::iter::repeat(0));
         world.check_pipes();
         world.all_leave(sessions);
         world.settle();

@@ -136,3 +136,49 @@ fn who_cannot_replace_a_consumer_is_offered_another_once_it_can_flow() {
     world.check_settled();
     world.check_pipes();
 }
+
+/// Bob's site has Ann's messages from hers and hands them to Joe's; the world stands where that is about to begin.
+fn about_to_be_handed_on() -> World {
+    let mut world = room_of(1);
+    let ann = world.peer_from(1, "ann", "eu");
+    world.peer_from(2, "bob", "us");
+    assert!(world.reply(1, produce_data(&ann, "chat")).is_ok());
+    world.connect_from(3, "joe", Some("us"));
+    world.transport(3, false);
+    world.ask(3, join("joe"));
+    let bobs = world.site_of(2);
+    let is_begun = |world: &World| {
+        let mut work = world.work.iter();
+        work.any(|(op, what)| matches!(what, MediaOp::PipeDataOut { .. }) && world.work_at[op] == bobs)
+    };
+    while !is_begun(&world) {
+        assert!(world.step(), "joe is to have them from bob's site");
+    }
+    world
+}
+
+#[test]
+fn what_a_relay_was_about_to_hand_on_ends_first_and_then_the_relay() {
+    let mut world = about_to_be_handed_on();
+    let relay = world.site_of(2);
+    world.event(Event::Disconnected(SessionId(1)));
+    world.kill(relay);
+    world.settle();
+    world.check_pipes();
+    assert!(world.copies.is_empty() && world.ends.is_empty());
+}
+
+#[test]
+fn who_leaves_a_site_behind_a_relay_that_drains_and_dies_has_nothing_brought_there_any_more() {
+    let mut world = about_to_be_handed_on();
+    world.settle();
+    let (relay, left) = (world.site_of(2), world.site_of(3));
+    world.drain(left, true);
+    world.transport(3, false);
+    assert_ne!(world.site_of(3), left, "joe goes elsewhere");
+    world.drain(relay, true);
+    world.kill(relay);
+    world.settle();
+    world.check_pipes();
+    assert!(world.copies.keys().all(|(site, _)| *site != left), "{:?}", world.copies);
+}
