@@ -83,7 +83,8 @@ async fn a_goodbye_is_heard_though_nothing_can_be_written_any_more() {
         socket.set_zero_linger().expect("a live socket");
         assert_eq!(socket.try_write(&GOODBYE).expect("there is place for it"), GOODBYE.len());
         drop(socket);
-        room.try_send(ToClient::Notify(Notification::PeerClosed(other.clone()))).expect("there is place for it");
+        room.try_send(ToClient::Notify(Notification::PeerClosed(other.clone())))
+            .expect("there is place for it");
         let said = tokio::time::timeout(PATIENCE, far.recv()).await.expect("in time");
         assert_eq!(said, Some(FromClient::Leave));
         server.abort();
