@@ -7,7 +7,7 @@ mod parted;
 mod places;
 mod search;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -207,11 +207,14 @@ pub(crate) struct Control {
     claiming: usize,
     /// It gives up its rooms, until then, and takes no others.
     draining: Option<Instant>,
+    drain_requests: drain::Requests,
     standing: watch::Sender<Standing>,
     /// Rooms of other nodes, on their way here.
     offers: HashMap<RoomId, Offer>,
     /// The rooms that it has given up, while something of them is here.
     handed: HashMap<RoomId, Handed>,
+    /// Those of them that somebody was told of: nobody had taken them.
+    homeless: HashSet<RoomId>,
     /// Its workers' sites, if it has workers.
     sites: Option<Arc<ClusterSites>>,
 }
@@ -262,9 +265,11 @@ impl Node {
             created: HashMap::new(),
             claiming: 0,
             draining: None,
+            drain_requests: drain::Requests::default(),
             standing: says,
             offers: HashMap::new(),
             handed: HashMap::new(),
+            homeless: HashSet::new(),
             sites: sites.clone(),
             settings,
         };
@@ -463,12 +468,8 @@ impl Control {
                 }
                 self.keep(Event::Fenced { room, newest: term });
             }
-            Ok(StoreEvent::Drain(node, incarnation, within))
-                if node == self.settings.identity.id
-                    && incarnation.is_none_or(|meant| meant == self.settings.identity.incarnation)
-                    && self.draining.is_none() =>
-            {
-                self.drain(Instant::now().checked_add(within));
+            Ok(StoreEvent::Drain(node, drain)) if node == self.settings.identity.id => {
+                self.asked_to_drain(&drain)
             }
             Ok(StoreEvent::DrainCancelled(node))
                 if node == self.settings.identity.id && self.draining.is_some() =>

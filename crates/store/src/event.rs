@@ -18,8 +18,8 @@ pub enum StoreEvent {
     RoomClaimed(RoomId, Term),
     /// A room is over.
     RoomReleased(RoomId, Term),
-    /// A node is asked to drain, within this time, if this is its life.
-    Drain(NodeId, Option<Incarnation>, Duration),
+    /// A node is asked to drain.
+    Drain(NodeId, Drain),
     /// A node is asked not to drain any more.
     DrainCancelled(NodeId),
     /// The store can be reached, for the first time or again: confirm what this node has.
@@ -28,6 +28,24 @@ pub enum StoreEvent {
     Disconnected,
     /// The store's memory, or a part of it, began anew: confirm what this node has, at once.
     MemoryLost,
+}
+
+/// How a node is asked to drain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drain {
+    /// The life of it that is meant; `None`: whichever.
+    pub incarnation: Option<Incarnation>,
+    /// Within what time.
+    pub within: Duration,
+    /// Whoever asks says it again until it is heard: by this number, drawn at random, it is heard once. `None`: each time.
+    pub request: Option<u64>,
+}
+
+impl Drain {
+    /// Asks this life of a node.
+    pub fn new(incarnation: Incarnation, within: Duration) -> Self {
+        Self { incarnation: Some(incarnation), within, request: Some(rand::random()) }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -55,6 +73,8 @@ enum Wire {
         #[serde(default)]
         incarnation: Option<Incarnation>,
         within_ms: u64,
+        #[serde(default)]
+        request: Option<u64>,
     },
     DrainCancelled {
         node: NodeId,
@@ -74,10 +94,11 @@ impl StoreEvent {
             Self::RoomReleased(id, Term { epoch, node }) => {
                 Wire::RoomReleased { room: room(id), epoch: epoch.0, node: node.clone() }
             }
-            Self::Drain(node, incarnation, within) => Wire::Drain {
+            Self::Drain(node, Drain { incarnation, within, request }) => Wire::Drain {
                 node: node.clone(),
                 incarnation: *incarnation,
                 within_ms: u64::try_from(within.as_millis()).unwrap_or(u64::MAX),
+                request: *request,
             },
             Self::DrainCancelled(node) => Wire::DrainCancelled { node: node.clone() },
             Self::Connected | Self::Disconnected | Self::MemoryLost => return None,
@@ -97,8 +118,8 @@ impl StoreEvent {
             Wire::RoomReleased { room, epoch, node } => {
                 Self::RoomReleased(RoomId::parse(&room).ok()?, term(epoch, node))
             }
-            Wire::Drain { node, incarnation, within_ms } => {
-                Self::Drain(node, incarnation, Duration::from_millis(within_ms))
+            Wire::Drain { node, incarnation, within_ms, request } => {
+                Self::Drain(node, Drain { incarnation, within: Duration::from_millis(within_ms), request })
             }
             Wire::DrainCancelled { node } => Self::DrainCancelled(node),
         })
@@ -113,11 +134,13 @@ mod tests {
     fn events_for_others_survive_the_way_and_nonsense_does_not() {
         let node: NodeId = "m1".parse().expect("name");
         let room = RoomId::parse("会議 7:a").expect("id");
+        let within = Duration::from_millis(60_000);
+        let drain = Drain { incarnation: Some(Incarnation(7)), within, request: Some(u64::MAX) };
         let term = Term { epoch: Epoch(u64::MAX), node: node.clone() };
         for event in [
             StoreEvent::NodeCame(node.clone()),
             StoreEvent::NodeLeft(node.clone()),
-            StoreEvent::Drain(node.clone(), Some(Incarnation(7)), Duration::from_millis(60_000)),
+            StoreEvent::Drain(node.clone(), drain),
             StoreEvent::DrainCancelled(node.clone()),
             StoreEvent::RoomClaimed(room.clone(), term.clone()),
             StoreEvent::RoomReleased(room, term),
@@ -126,8 +149,8 @@ mod tests {
             assert_eq!(StoreEvent::from_wire(&wire), Some(event), "{wire}");
         }
         let earlier = r#"{"event":"drain","node":"m1","within_ms":9}"#;
-        let expected = StoreEvent::Drain(node, None, Duration::from_millis(9));
-        assert_eq!(StoreEvent::from_wire(earlier), Some(expected));
+        let drain = Drain { incarnation: None, within: Duration::from_millis(9), request: None };
+        assert_eq!(StoreEvent::from_wire(earlier), Some(StoreEvent::Drain(node, drain)));
         assert_eq!(StoreEvent::MemoryLost.to_wire(), None);
         for bad in ["", "{}", r#"{"event":"memoryLost"}"#, r#"{"event":"nodeCame","node":"a:b"}"#] {
             assert_eq!(StoreEvent::from_wire(bad), None, "{bad}");

@@ -16,7 +16,7 @@ mod store;
 mod types;
 
 pub use error::StoreError;
-pub use event::StoreEvent;
+pub use event::{Drain, StoreEvent};
 pub use memory::MemoryStore;
 pub use redis::{Host, RedisSettings, RedisStore, Secret, SettingsError, Topology};
 pub use store::Store;

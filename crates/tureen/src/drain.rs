@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use cluster::node::{Incarnation, NodeId};
-use store::{Member, Store, StoreEvent};
+use store::{Drain, Member, Store, StoreEvent};
 
 use crate::cli::DrainArguments;
 use crate::nodes::{State, asked, state};
@@ -28,7 +28,7 @@ pub(crate) fn run(arguments: DrainArguments) -> Result<()> {
         let life = node.incarnation;
         let event = match cancel {
             true => StoreEvent::DrainCancelled(name.clone()),
-            false => StoreEvent::Drain(name.clone(), Some(life), deadline),
+            false => StoreEvent::Drain(name.clone(), Drain::new(life, deadline)),
         };
         eprintln!("asking {name}");
         heard(&store, &name, life, &event, !cancel).await?;

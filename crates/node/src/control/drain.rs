@@ -6,6 +6,7 @@
 //! clients come to the new owner; the media that they sent and received here goes on until they have taken it up there, or
 //! the drain's deadline.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use cluster::keeper::{Action, Event};
@@ -15,6 +16,7 @@ use cluster::placement::Candidate;
 use host::Prepared;
 use links::{HandOver, HandedOver};
 use room::RoomId;
+use store::Drain;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
@@ -23,8 +25,28 @@ use super::{Control, Input};
 /// Rooms that are handed over in each interval of pings, so that neither the store nor the others are overrun.
 const HANDED_AT_ONCE: usize = 32;
 
+/// Requests to drain that are remembered: each is said again for some seconds at most.
+const REMEMBERED: usize = 64;
+
 /// Nodes that one room is offered to, one after the other, before its clients have to join again.
 const HEIRS: usize = 3;
+
+/// Requests to drain that were heard, the last first.
+#[derive(Debug, Default)]
+pub(super) struct Requests(VecDeque<u64>);
+
+impl Requests {
+    /// Whether it is heard for the first time. What has no number is each time.
+    fn is_new(&mut self, request: Option<u64>) -> bool {
+        let Some(request) = request else { return true };
+        if self.0.contains(&request) {
+            return false;
+        }
+        self.0.push_front(request);
+        self.0.truncate(REMEMBERED);
+        true
+    }
+}
 
 /// A room of another node, on its way here.
 #[derive(Debug)]
@@ -60,6 +82,18 @@ pub(super) enum Handed {
 }
 
 impl Control {
+    /// The store says so. What is said again is not heard again, so that a drain that was cancelled stays so.
+    pub(super) fn asked_to_drain(&mut self, drain: &Drain) {
+        let own = self.settings.identity.incarnation;
+        if drain.incarnation.is_some_and(|meant| meant != own) {
+            return;
+        }
+        let is_new = self.drain_requests.is_new(drain.request);
+        if is_new && self.draining.is_none() {
+            self.drain(Instant::now().checked_add(drain.within));
+        }
+    }
+
     /// Begins to drain until then, at once, or not any more.
     pub(super) fn drain(&mut self, until: Option<Instant>) {
         match until {
@@ -67,6 +101,7 @@ impl Control {
             None => info!("not draining any more"),
         }
         self.draining = until;
+        self.homeless.clear();
         self.standing.send_modify(|standing| standing.draining = until.is_some());
         self.hand_over();
     }
@@ -257,9 +292,13 @@ impl Control {
         if moved {
             metrics::counter!("tureen_cluster_rooms_handed_over_total").increment(1);
             info!(%room, "another node has the room");
+            self.homeless.remove(&room);
             self.handed.insert(room, Handed::Moved);
         } else {
-            warn!(%room, "no other node took the room: asking again");
+            // Once for a drain, however often it is asked.
+            if self.homeless.insert(room.clone()) {
+                warn!(%room, "no other node took the room: asking again until one does");
+            }
             self.handed.insert(room, Handed::Homeless);
         }
     }
@@ -281,5 +320,26 @@ impl Control {
         let me = &self.settings.identity.id;
         let others = self.candidates(now).into_iter().filter(|other| other.available && other.id != *me);
         others.filter(move |other| self.view.reaches_store(&other.id, now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Between a command's first word and its next a drain may be cancelled: that word is not a drain anew.
+    #[test]
+    fn a_request_to_drain_is_heard_once_however_often_it_is_said() {
+        let mut requests = Requests::default();
+        assert!(requests.is_new(Some(7)));
+        assert!(!requests.is_new(Some(7)));
+        assert!(requests.is_new(Some(8)) && !requests.is_new(Some(7)));
+        // Commands of an earlier version do not number theirs.
+        assert!(requests.is_new(None) && requests.is_new(None));
+        for other in 100..200 {
+            assert!(requests.is_new(Some(other)));
+        }
+        assert_eq!(requests.0.len(), REMEMBERED);
+        assert!(!requests.is_new(Some(199)));
     }
 }
