@@ -147,13 +147,7 @@ fn about_to_be_handed_on() -> World {
     world.transport(3, false);
     world.ask(3, join("joe"));
     let bobs = world.site_of(2);
-    let is_begun = |world: &World| {
-        let mut work = world.work.iter();
-        work.any(|(op, what)| matches!(what, MediaOp::PipeDataOut { .. }) && world.work_at[op] == bobs)
-    };
-    while !is_begun(&world) {
-        assert!(world.step(), "joe is to have them from bob's site");
-    }
+    world.step_until(bobs, |what| matches!(what, MediaOp::PipeDataOut { .. }));
     world
 }
 

@@ -215,13 +215,7 @@ fn a_site_that_only_passed_something_on_to_one_that_died_has_it_no_more() {
     world.transport(3, false);
     world.ask(3, join("joe"));
     let last = world.site_of(3);
-    let on_its_way = |world: &World| {
-        let mut work = world.work.iter();
-        work.any(|(op, what)| matches!(what, MediaOp::PipeIn { .. }) && world.work_at[op] == last)
-    };
-    while !on_its_way(&world) {
-        assert!(world.step(), "joe is to have it from bob's site");
-    }
+    world.step_until(last, |what| matches!(what, MediaOp::PipeIn { .. }));
     world.event(Event::Disconnected(SessionId(2)));
     world.kill(last);
     world.settle();

@@ -156,6 +156,13 @@ impl World {
         true
     }
 
+    /// Work is done until such work waits at a site.
+    pub(super) fn step_until(&mut self, site: SiteId, is: impl Fn(&MediaOp) -> bool) {
+        while !self.work.iter().any(|(op, what)| is(what) && self.work_at[op] == site) {
+            assert!(self.step(), "it does not come to that");
+        }
+    }
+
     /// The worker of this site dies.
     pub(super) fn kill(&mut self, site: SiteId) {
         let work_at = &self.work_at;
