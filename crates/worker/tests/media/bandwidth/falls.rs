@@ -109,7 +109,7 @@ fn the_picture_of_chromium_does_not_stand_still_when_the_link_falls() {
 
 #[test]
 fn the_picture_of_a_layered_stream_does_not_stand_still_when_the_link_falls() {
-    let layered = [(300_000, 4, 0), (500_000, 8, 1), (800_000, 4, 1)];
+    let layered = [(300_000, 4, 0), (500_000, 8, 1), (800_000, 4, 1), (1_200_000, 8, 2)];
     for sends in [Sends::Vp9, Sends::Vp9Key] {
         does_not_stand_still(sends, &layered.map(|(rate, seeds, fits)| (Camera::USUAL, rate, seeds, fits)));
     }
@@ -129,11 +129,11 @@ fn repeats_of_larger_pictures_do_not_keep_the_key_frame_out() {
     assert!(fall(Sends::Simulcast, Camera::CHROMIUM, 6, 800_000, 1).still <= Duration::from_secs(1));
 }
 
-/// It stood still for 19 s: repeats and what went on being sent filled the link by themselves, and lost part of each key frame
-/// that the viewer asked for.
+/// It stood still for 3.2 s: what the queue had lost of the larger pictures kept the smaller ones from being decoded, and its repeats
+/// kept the queue full.
 #[test]
 fn layers_of_one_stream_begin_anew_where_the_link_fell_far() {
-    assert!(fall(Sends::Vp9Key, Camera::USUAL, 4, 500_000, 1).still <= Duration::from_secs(1));
+    assert!(fall(Sends::Vp9, Camera::USUAL, 3, 300_000, 0).still <= Duration::from_secs(1));
 }
 
 /// It stood still for 3.4 s: the queue was longer than packets were kept for, so that of what was asked for nothing came.

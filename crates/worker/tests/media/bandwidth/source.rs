@@ -205,12 +205,14 @@ impl Source {
         let [high, low] = (self.picture as u16).to_be_bytes();
         self.cut(Frame { stream: 0, bytes, last: spatial == 2 }, out, |begins, ends| {
             let announces = key && spatial == 0 && begins;
-            // I, P, L, F, B, E, V.
+            // I, P, L, F, B, E, V, and Z where no upper layer needs it.
+            let alone = spatial == 2 || !key && !full;
             let flags = 0xb0
                 | u8::from(!key) << 6
                 | u8::from(begins) << 3
                 | u8::from(ends) << 2
-                | u8::from(announces) << 1;
+                | u8::from(announces) << 1
+                | u8::from(alone);
             // Each upper temporal layer needs nothing but the base before it: all may be switched to.
             let layers = temporal << 5 | 0x10 | spatial << 1 | u8::from(between_layers);
             let mut payload = vec![flags, 0x80 | high, low, layers];
