@@ -24,10 +24,10 @@ const AT_ONCE: usize = 32;
 const A_ROUND: usize = 8;
 /// How often it is looked who is next, and who is late.
 const ROUND: Duration = Duration::from_millis(250);
-/// How long a replaced producer is kept once all who receive it have accepted the new one: until that one's key frame is
-/// surely shown…
-const SETTLES: Duration = Duration::from_millis(1000);
-/// …and for one of them that does not answer, so long at most.
+/// How long what is replaced is kept once what takes its place was accepted, a producer by all who receive it: until the new
+/// one's key frame is surely shown…
+pub(super) const SETTLES: Duration = Duration::from_millis(1000);
+/// …and a producer, for one of them that does not answer, so long at most.
 const SETTLES_AT_MOST: Duration = Duration::from_secs(4);
 
 /// A peer on its way from one site to another. Its times are not part of its serde form: [`MigrationLeft`] is.

@@ -5,17 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::link::{Link, MediaLink};
+use super::migrate::SETTLES;
 use super::pipe::{Flow, Spot};
 use super::{Consumer, Pending, Room};
 use crate::event::{Counter, MediaOp};
 use crate::id::{ConsumerId, DataConsumerId, DataProducerId, ProducerId, SessionId, SiteId};
 use crate::message::{Notification, Receives};
-
-/// How long a consumer stays once the one that takes its place was accepted: until that one's key frame is surely shown.
-const SETTLES: Duration = Duration::from_millis(1000);
 
 impl Room {
     /// A producer has come to a site: whoever receives it there by an older way goes over to this one.
